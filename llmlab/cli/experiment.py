@@ -34,7 +34,7 @@ from llmlab.core.presets import DEFAULT_PRESET, FINETUNE_PRESET, of_preset, pres
 from llmlab.core.settings import PretrainSettings
 from llmlab.store.registry import resolve_run, short_name
 from llmlab.studies.experiments.kinds import FINETUNING, KINDS, PRETRAINING, Kind, find_kind
-from llmlab.studies.experiments.outcomes import read_results
+from llmlab.studies.experiments.outcomes import read_results, write_results
 from llmlab.studies.experiments.plan import Request, lean, make_plan, settings_of
 from llmlab.studies.records import (
     EXPERIMENTS,
@@ -231,7 +231,6 @@ def _cancel(args: argparse.Namespace) -> int:
 
 
 def _report(args: argparse.Namespace) -> int:
-    from llmlab.studies.experiments.outcomes import write_results
     from llmlab.studies.experiments.results import build_results
     from llmlab.studies.report import write_report
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
+
+from torch import nn
 
 from llmlab.core.progress import Progress
 from llmlab.inspection.answers import Questions
@@ -24,9 +25,6 @@ from llmlab.walk.adamw import Trained, training_of
 from llmlab.walk.backwards import WalkBack, of_corpus, walk_back
 from llmlab.walk.forwards import Walk, walk
 from llmlab.walk.stage import to_archive
-
-if TYPE_CHECKING:
-    from torch import nn
 
 # What a walk back has read of a model's run, as long as the model is open: another question does not read it again.
 _TRAINED: WeakKeyDictionary[nn.Module, Trained] = WeakKeyDictionary()

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from PySide6.QtWidgets import QApplication, QTabWidget, QWidget
 
@@ -21,14 +21,11 @@ from llmlab_gui.diagnose.causes import CausesForm
 from llmlab_gui.diagnose.evidence import EvidenceForm
 from llmlab_gui.diagnose.reveal import RevealView
 from llmlab_gui.lab.dock import LabDock
-from llmlab_gui.lab.lab import RunRow
+from llmlab_gui.lab.lab import Lab, RunRow
 from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.buttons import push_button
 from llmlab_gui.widgets.labels import PrimaryButton, QuietLabel, scrolled
 from llmlab_gui.widgets.layouts import beside, choice_box, column, settling_timer
-
-if TYPE_CHECKING:
-    from llmlab_gui.lab.lab import Lab
 
 EVIDENCE, ANSWER, REVEAL = range(3)
 _LEVELS = dict(zip(LEVELS, ("loud", "middle", "quiet"), strict=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from PySide6.QtCore import QObject, Qt, Signal
 from PySide6.QtGui import QShowEvent
@@ -23,13 +23,11 @@ from llmlab_gui.host.process import ModelHost, Request
 from llmlab_gui.host.progress_strip import ProgressStrip
 from llmlab_gui.host.selection import Working
 from llmlab_gui.lab.dock import LabDock
+from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets import drops
 from llmlab_gui.widgets.buttons import push_button
 from llmlab_gui.widgets.labels import EmptyState, label_of, scrolled
 from llmlab_gui.widgets.layouts import column, flow, settling_timer
-
-if TYPE_CHECKING:
-    from llmlab_gui.lab.lab import Lab
 
 _CAPTION = "An example as the model reads it. Only tokens of answers count in the loss."
 # After so long without a change, the examples are read anew.

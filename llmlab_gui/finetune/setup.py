@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from PySide6.QtCore import Signal
 from PySide6.QtGui import QShowEvent
@@ -17,15 +17,13 @@ from llmlab.training.finetuning.unsloth import probe_unsloth
 from llmlab.training.kinds import as_watched
 from llmlab_gui.forms.model_editor import ModelEditor
 from llmlab_gui.forms.named_editor import ExamplesEditor
+from llmlab_gui.lab.lab import Lab
 from llmlab_gui.train.run_costs import Costs, checkpoints_text, memory_text, time_text
 from llmlab_gui.train.run_setup import RunSetupDock
 from llmlab_gui.widgets import drops
 from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.layouts import settling_timer
 from llmlab_gui.widgets.numbers import count_text
-
-if TYPE_CHECKING:
-    from llmlab_gui.lab.lab import Lab
 
 _ESSENTIAL = ("model.method", "lora.rank", "train.learning_rate", "train.steps")
 

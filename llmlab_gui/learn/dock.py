@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Qt, QTimer, QUrl
 from PySide6.QtGui import QImage, QKeySequence, QResizeEvent, QShortcut, QShowEvent, QTextCursor
@@ -13,6 +12,8 @@ from PySide6.QtWidgets import QBoxLayout, QLabel, QLineEdit, QSplitter, QTextEdi
 from llmlab.core.errors import LabError
 from llmlab.core.paths import resources_dir
 from llmlab_gui.lab.dock import LabDock
+from llmlab_gui.lab.lab import Lab
+from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.learn.explain import ExplainIt
 from llmlab_gui.learn.page_list import PageList, fill_combo
 from llmlab_gui.learn.page_opener import PageOpener
@@ -31,10 +32,6 @@ from llmlab_gui.widgets.labels import ProblemLabel
 from llmlab_gui.widgets.layouts import beside, column
 from llmlab_gui.widgets.one_line import ChoiceBox
 from llmlab_gui.widgets.theme import current_theme, faded, theme_notifier
-
-if TYPE_CHECKING:
-    from llmlab_gui.lab.lab import Lab
-    from llmlab_gui.lab.window_settings import WindowSettings
 
 # Below this width the list of pages would take the room of the text: a combo box replaces it.
 _NARROW = 620

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QUrl
 
 from llmlab.core.errors import LabError
 from llmlab.core.paths import resources_dir
 from llmlab.store.checkpoints import final_of, list_checkpoints
+from llmlab_gui.lab.lab import Lab
 from llmlab_gui.pages.links import DOCK, EXPERIMENT, FILE, FINETUNE, PAGE, PAPER, RUN, WEB, WORKSPACE, Link, read_link
 from llmlab_gui.pages.page import Page, page_at
 from llmlab_gui.pages.places import PAPER as PAPER_WORKSPACE
 from llmlab_gui.widgets.saving import open_outside
-
-if TYPE_CHECKING:
-    from llmlab_gui.lab.lab import Lab
 
 
 class PageOpener:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from llmlab.core.errors import LabError
 from llmlab.core.finetuning_settings import FinetuneSettings
@@ -30,9 +30,7 @@ from llmlab.studies.papers.checks import options_of
 from llmlab.studies.papers.records import read_result
 from llmlab.studies.records import CheckFolder, ExperimentFolder, ExperimentRecord, list_plans
 from llmlab.training.kinds import kind_of
-
-if TYPE_CHECKING:
-    from llmlab_gui.lab.runs_poller import RunRow
+from llmlab_gui.lab.runs_poller import RunRow
 
 F = TypeVar("F", bound=ExperimentFolder)
 _LONGEST_NAME = 40  # characters; more has no place in a sentence

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QTimer
 from PySide6.QtGui import QGuiApplication, QPalette
@@ -21,19 +20,17 @@ from llmlab_gui.experiments.study_setup import Steps, StudySetup
 from llmlab_gui.experiments.tables import TRIAL_COLUMNS, TrialRow
 from llmlab_gui.forms.reference_box import offers
 from llmlab_gui.lab.dock import LabDock
+from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.notebook.asking import ask_of_check
 from llmlab_gui.paper.check_form import CheckDraft, CheckForm
 from llmlab_gui.paper.claim_rows import check_options
+from llmlab_gui.paper.desk import PaperDesk
 from llmlab_gui.widgets.buttons import push_button
 from llmlab_gui.widgets.labels import scrolled
 from llmlab_gui.widgets.layouts import choice_box, column
 from llmlab_gui.widgets.numbers import minutes_text
 from llmlab_gui.widgets.row_tables import Column
-
-if TYPE_CHECKING:
-    from llmlab_gui.lab.lab import Lab
-    from llmlab_gui.paper.desk import PaperDesk
 
 # As an experiment's runs, by their names: nothing is varied.
 _WIDTHS = {"State": 11, "Step": 13, "Val loss": 8, "Time": 9}

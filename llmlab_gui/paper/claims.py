@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QRectF, QSize, Qt
 from PySide6.QtGui import QColor, QFontMetrics, QPainter, QPaintEvent, QShowEvent
@@ -12,16 +12,14 @@ from PySide6.QtWidgets import QSizePolicy, QStyle, QStyledItemDelegate, QStyleOp
 
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, VERDICTS
 from llmlab_gui.lab.dock import LabDock
+from llmlab_gui.lab.lab import Lab
 from llmlab_gui.paper.claim_rows import ClaimRow, criterion_text, p_text, prediction_text, statistic_text
+from llmlab_gui.paper.desk import PaperDesk
 from llmlab_gui.widgets.labels import ProblemLabel, QuietLabel, demi_bold
 from llmlab_gui.widgets.layouts import beside, column
 from llmlab_gui.widgets.row_tables import Column, Index, RowsModel, rows_table, select_row, selected_key
 from llmlab_gui.widgets.saving import Export, export_button
 from llmlab_gui.widgets.theme import Theme, current_theme, mix, theme_notifier
-
-if TYPE_CHECKING:
-    from llmlab_gui.lab.lab import Lab
-    from llmlab_gui.paper.desk import PaperDesk
 
 _CAPTION = "Bounds were fixed before anything was trained. Choose a claim: Evidence shows what its verdict rests on."
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Qt, QUrl
 from PySide6.QtGui import QResizeEvent, QShowEvent
@@ -16,21 +15,19 @@ from llmlab.studies.records import ExperimentRecord, Trial
 from llmlab_gui.experiments.figure_pane import FigurePane
 from llmlab_gui.experiments.poller import ExperimentRow
 from llmlab_gui.lab.dock import LabDock
+from llmlab_gui.lab.lab import Lab
 from llmlab_gui.learn.page_opener import PageOpener
 from llmlab_gui.pages.browser import TOP
 from llmlab_gui.paper.claim_chart import ClaimChart
 from llmlab_gui.paper.claim_rows import NO_TEST, UNTESTED, ClaimRow, check_options
 from llmlab_gui.paper.claims import Badge
+from llmlab_gui.paper.desk import PaperDesk
 from llmlab_gui.paper.notes import NotesBrowser
 from llmlab_gui.paper.pages import claim_page
 from llmlab_gui.widgets.buttons import menu_button
 from llmlab_gui.widgets.labels import EmptyState, QuietLabel, demi_bold
 from llmlab_gui.widgets.layouts import beside, column, split
 from llmlab_gui.widgets.theme import theme_notifier
-
-if TYPE_CHECKING:
-    from llmlab_gui.lab.lab import Lab
-    from llmlab_gui.paper.desk import PaperDesk
 
 _CAPTION = "Solid lines: measured; dashed: baselines and bounds; bars and bands: intervals."
 _NARROW = 760  # below this width the charts stand under the words

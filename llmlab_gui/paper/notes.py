@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QEvent, QUrl
 from PySide6.QtGui import QImage, QShowEvent
@@ -13,10 +12,12 @@ from llmlab.data.papers import Paper
 from llmlab.studies.papers.own import OwnPaper, find_own_paper
 from llmlab.studies.papers.own_answers import new_paper
 from llmlab_gui.lab.dock import LabDock
+from llmlab_gui.lab.lab import Lab
 from llmlab_gui.learn.page_opener import PageOpener
 from llmlab_gui.pages.browser import TOP, PageBrowser
 from llmlab_gui.pages.page import Page
 from llmlab_gui.pages.papers import title_and_notes
+from llmlab_gui.paper.desk import PaperDesk
 from llmlab_gui.paper.pages import notes_page, own_page
 from llmlab_gui.paper.questions import PaperQuestions
 from llmlab_gui.widgets.buttons import menu_button
@@ -24,10 +25,6 @@ from llmlab_gui.widgets.layouts import beside, choice_box, column
 from llmlab_gui.widgets.question import LineQuestion
 from llmlab_gui.widgets.saving import open_outside
 from llmlab_gui.widgets.theme import theme_notifier
-
-if TYPE_CHECKING:
-    from llmlab_gui.lab.lab import Lab
-    from llmlab_gui.paper.desk import PaperDesk
 
 _CAPTION = "What the paper says and what is contested, in the lab's own words; the links lead to the paper itself."
 

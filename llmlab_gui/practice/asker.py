@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QObject, Signal
 
@@ -14,10 +13,8 @@ from llmlab.practice.deck import Deck, Record
 from llmlab.practice.question import Marked, Question
 from llmlab_gui.host.process import Request
 from llmlab_gui.host.selection import Working
+from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.background import Background
-
-if TYPE_CHECKING:
-    from llmlab_gui.lab.lab import Lab
 
 _DAY = 86400
 

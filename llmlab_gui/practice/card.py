@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import re
-from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QEvent, QObject, QSize, Qt, QTimer, Signal
 from PySide6.QtGui import QFont, QKeyEvent
@@ -23,13 +22,11 @@ from PySide6.QtWidgets import (
 from llmlab.core.errors import UsageError
 from llmlab.models.reference import without_folders
 from llmlab.practice.question import CHOICE, HEAD, INTERVAL, Marked, Question, interval_words, mark
+from llmlab_gui.lab.lab import Lab
 from llmlab_gui.pages.browser import PageBrowser
 from llmlab_gui.pages.places import DOCK_PAGES
 from llmlab_gui.widgets.labels import PrimaryButton, ProblemLabel, QuietLabel
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
-
-if TYPE_CHECKING:
-    from llmlab_gui.lab.lab import Lab
 
 # Panels that show nothing unless the model of the question is open.
 _OF_A_MODEL = frozenset(

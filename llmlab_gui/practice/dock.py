@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QShowEvent
@@ -26,6 +25,7 @@ from llmlab.practice.question import TRAINING, Marked, Question
 from llmlab_gui.charts.marks import ReferenceLine
 from llmlab_gui.host.selection import Working
 from llmlab_gui.lab.dock import LabDock
+from llmlab_gui.lab.lab import Lab
 from llmlab_gui.notebook.charts import CalibrationChart, ScoreChart
 from llmlab_gui.pages.library import load_first_hour, load_pages
 from llmlab_gui.practice.asker import Asker
@@ -33,9 +33,6 @@ from llmlab_gui.practice.card import QuestionCard
 from llmlab_gui.widgets.labels import EmptyState, QuietLabel, scrolled
 from llmlab_gui.widgets.layouts import column, split
 from llmlab_gui.widgets.tab_order import give_keyboard, main_part
-
-if TYPE_CHECKING:
-    from llmlab_gui.lab.lab import Lab
 
 _COLUMNS = ("", "Answered", "Right", "Kinds of question", "Of these, right last time")
 _WAYS = {"know": "Know", "read": "Read", "predict": "Predict"}

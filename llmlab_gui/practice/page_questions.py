@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
@@ -18,14 +17,12 @@ from llmlab.core.errors import LabError
 from llmlab.learning.stations import questions_of
 from llmlab.practice.question import CHECK, FINE_TUNE, LOOK_INSIDE, OF_FIRST_HOUR, TRAINING, Marked, Question
 from llmlab_gui.host.selection import Working
+from llmlab_gui.lab.lab import Lab
 from llmlab_gui.pages.browser import GUEST
 from llmlab_gui.pages.page import CONCEPTS, Page
 from llmlab_gui.practice.asker import Asker
 from llmlab_gui.practice.card import QuestionCard
 from llmlab_gui.widgets.labels import QuietLabel
-
-if TYPE_CHECKING:
-    from llmlab_gui.lab.lab import Lab
 
 COUNT = 2
 _PLACE = f"![Two questions]({GUEST})"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from PySide6.QtCore import QSignalBlocker, Qt
 from PySide6.QtWidgets import QListWidget, QPushButton, QSpinBox, QWidget
@@ -14,13 +12,11 @@ from llmlab.studies.experiments.curves import SPIKE_SIGMAS, find_spikes
 from llmlab.studies.experiments.outcomes import Spike
 from llmlab_gui.host.process import Request
 from llmlab_gui.host.selection import Working
+from llmlab_gui.lab.lab import Lab
 from llmlab_gui.train.chart_dock import ShownRun
 from llmlab_gui.widgets.buttons import toggle_button
 from llmlab_gui.widgets.labels import QuietLabel, label_of
 from llmlab_gui.widgets.layouts import beside, column
-
-if TYPE_CHECKING:
-    from llmlab_gui.lab.lab import Lab
 
 _TIP = "The text that one step read: the step of the highest spike, or one that you click in the chart"
 

@@ -6,21 +6,19 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from PySide6.QtCore import QObject
 from PySide6.QtGui import QAccessible, QAccessibleAnnouncementEvent
 from PySide6.QtWidgets import QApplication, QSystemTrayIcon, QWidget
 
+from llmlab.core.errors import LabError
+from llmlab_gui.experiments.desk import ExperimentDesk
+from llmlab_gui.lab.lab import Lab, RunRow
+from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.widgets.background import WindowError
 from llmlab_gui.widgets.icons import app_icon
 from llmlab_gui.widgets.numbers import minutes_text
-
-if TYPE_CHECKING:
-    from llmlab.core.errors import LabError
-    from llmlab_gui.experiments.desk import ExperimentDesk
-    from llmlab_gui.lab.lab import Lab, RunRow
-    from llmlab_gui.lab.window_settings import WindowSettings
 
 # Whoever started a shorter run is still there.
 LONG_SECONDS = 60.0

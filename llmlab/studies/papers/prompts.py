@@ -12,13 +12,10 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
 
 from llmlab.core.errors import LabError
 from llmlab.data.corpora import find_corpus
-
-if TYPE_CHECKING:
-    from llmlab.data.tokenizers import TextTokenizer
+from llmlab.data.tokenizers import TextTokenizer
 
 # Characters for a token: far more than any tokenizer needs for ordinary English (GPT-2's reads 4 to 5).
 _CHARACTERS = 10

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import nn
@@ -14,6 +13,7 @@ from llmlab.core.charts import BARS, Chart, Table
 from llmlab.core.errors import LabError
 from llmlab.core.progress import Progress, quiet
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
+from llmlab.data.tokenizers import TextTokenizer
 from llmlab.studies.papers.agreement import of_models
 from llmlab.studies.papers.attention_sinks import reading
 from llmlab.studies.papers.attention_sinks import thresholds as bounds
@@ -23,10 +23,6 @@ from llmlab.studies.papers.charting import interval_band, level, table
 from llmlab.studies.papers.prompts import Prompts, always_first
 from llmlab.studies.papers.records import Verdict
 from llmlab.studies.papers.statistics import bootstrap_interval
-
-if TYPE_CHECKING:
-    from llmlab.data.tokenizers import TextTokenizer
-
 
 OWN, BEGINNING = "the text's own", "beginning of text"
 # Marks and words, frequent and rare, of which each tokenizer's first token is taken.

@@ -21,15 +21,12 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from llmlab.core.errors import LabError
+from llmlab.data.tokenizers import TextTokenizer
 from llmlab.studies.papers.prompts import always_first
-
-if TYPE_CHECKING:
-    from llmlab.data.tokenizers import TextTokenizer
 
 Array = np.ndarray
 REPORTS = (0, 1, 2, 4, 8)  # k, as in paper III
