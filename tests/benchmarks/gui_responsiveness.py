@@ -22,15 +22,18 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from fakes import FakeRun
 from loop_watch import LoopWatch
 from preset_settings import resolve_settings
-from PySide6.QtCore import QEventLoop, QTimer
-from PySide6.QtWidgets import QApplication
+from PySide6.QtCore import QEventLoop, Qt, QTimer
+from PySide6.QtGui import QTextCursor
+from PySide6.QtTest import QTest
+from PySide6.QtWidgets import QApplication, QPlainTextEdit
 from window import Window
 
 from llmlab.jobs.launcher import create_run, request, start_worker
 from llmlab.store.run_folder import RunFolder
-from llmlab_gui.pages.places import TRAIN, WORKSPACES
+from llmlab_gui.pages.places import LOOK_INSIDE, TRAIN, WORKSPACES, WRITE
 
 KEPT_BAR = 0.97  # of the headless tokens/s
+PROMPT_CHARACTERS, KEY_BAR_MS = 10_000, 30.0
 
 
 def main() -> None:
@@ -51,11 +54,20 @@ def main() -> None:
 
 
 def _fake(outputs: Path, arguments: argparse.Namespace) -> None:
-    seconds = arguments.seconds
-    writer = multiprocessing.Process(target=_stream, args=(outputs, seconds + 20))
+    # A fresh process: a fork of this one would hold its share of the window.
+    writer = multiprocessing.get_context("spawn").Process(target=_stream, args=(outputs, arguments.seconds + 20))
     writer.start()
-    while not (outputs / "pretraining" / "stream" / "events.jsonl").exists():
-        time.sleep(0.05)
+    try:
+        while not (outputs / "pretraining" / "stream" / "events.jsonl").exists():
+            time.sleep(0.05)
+        _watch_stream(outputs, arguments)
+    finally:
+        writer.terminate()
+        writer.join()
+
+
+def _watch_stream(outputs: Path, arguments: argparse.Namespace) -> None:
+    seconds = arguments.seconds
     empty = LoopWatch()
     empty.start()
     _spend(min(5.0, seconds))
@@ -70,9 +82,28 @@ def _fake(outputs: Path, arguments: argparse.Namespace) -> None:
     watch.stop()
     print(f"fake run, 50 steps a second, workspace {arguments.workspace}: {watch.line()}")
     print(f"  the window's process used {(time.process_time() - busy) / seconds:.0%} of one core")
+    _type(window)
     window.close()
-    writer.terminate()
-    writer.join()
+
+
+def _type(window: Window) -> None:
+    """What a key at the end of a long prompt takes until it is painted."""
+    for workspace, name in ((LOOK_INSIDE, "Prompt of the inspection"), (WRITE, "Prompt")):
+        window.window.use_workspace(workspace)
+        prompt = next(box for box in window.window.findChildren(QPlainTextEdit) if box.accessibleName() == name)
+        prompt.setPlainText("The king said to the queen. " * (PROMPT_CHARACTERS // 28))
+        prompt.moveCursor(QTextCursor.MoveOperation.End)
+        _spend(0.5)
+        times: list[float] = []  # of the processor, so that other work on the machine does not count
+        for _ in range(30):
+            begin = time.process_time()
+            QTest.keyClick(prompt, Qt.Key.Key_A)
+            QApplication.processEvents()
+            times.append((time.process_time() - begin) * 1e3)
+        key = statistics.median(times)
+        met = "met" if key < KEY_BAR_MS else "MISSED"
+        print(f"a key in {workspace}, in a prompt of {PROMPT_CHARACTERS:,} characters: {key:.1f} ms ", end="")
+        print(f"(bar {KEY_BAR_MS:.0f}): {met}")
 
 
 def _stream(outputs: Path, seconds: float) -> None:
