@@ -35,14 +35,15 @@ from llmlab.core.settings import PretrainSettings
 from llmlab.store.registry import resolve_run, short_name
 from llmlab.studies.experiments.kinds import FINETUNING, KINDS, PRETRAINING, Kind, find_kind
 from llmlab.studies.experiments.outcomes import read_results, write_results
-from llmlab.studies.experiments.plan import Request, lean, make_plan, settings_of
-from llmlab.studies.records import (
+from llmlab.studies.experiments.plan import Request, lean, make_plan
+from llmlab.studies.plans.records import (
     EXPERIMENTS,
     ExperimentFolder,
     ExperimentRecord,
     ExperimentStatus,
     find_plan,
     list_plans,
+    settings_of,
 )
 
 _ACTIONS = ("list", "show", "resume", "cancel", "report")

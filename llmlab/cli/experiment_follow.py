@@ -18,7 +18,7 @@ from llmlab.core.errors import LabError, UsageError
 from llmlab.core.records import to_plain
 from llmlab.studies.experiments.outcomes import read_results
 from llmlab.studies.launcher import make_folder, start_experiment, stop_experiment
-from llmlab.studies.records import ExperimentFolder, ExperimentRecord, ExperimentStatus, TrialStatus
+from llmlab.studies.plans.records import ExperimentFolder, ExperimentRecord, ExperimentStatus, TrialStatus
 
 _POLL_SECONDS = 0.2
 Conclusion: TypeAlias = Callable[[ExperimentFolder, ExperimentStatus, bool], None]

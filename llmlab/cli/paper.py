@@ -18,7 +18,6 @@ from llmlab.notebook.claims import parse_check_prediction
 from llmlab.notebook.locked import read_locked
 from llmlab.notebook.quantities import CLAIM
 from llmlab.notebook.words import stated
-from llmlab.studies.experiments.plan import settings_of
 from llmlab.studies.papers.agreement import SEEDS_AGREEING
 from llmlab.studies.papers.checks import (
     CheckRequest,
@@ -31,13 +30,14 @@ from llmlab.studies.papers.checks import (
 from llmlab.studies.papers.own import CLAIMS_FILE, NOTES_FILE, OwnPaper, find_own_paper, own_papers
 from llmlab.studies.papers.own_answers import new_paper
 from llmlab.studies.papers.records import CheckResult, read_result
-from llmlab.studies.records import (
+from llmlab.studies.plans.records import (
     CheckFolder,
     ExperimentFolder,
     ExperimentRecord,
     ExperimentStatus,
     find_plan,
     list_plans,
+    settings_of,
 )
 
 

@@ -18,7 +18,7 @@ from llmlab.store.events import BITS
 from llmlab.studies.experiments.kinds import KINDS
 from llmlab.studies.experiments.outcomes import ExperimentResults, read_results
 from llmlab.studies.papers.records import CheckResult, read_verdicts
-from llmlab.studies.records import CheckFolder, ExperimentFolder, ExperimentRecord, list_plans
+from llmlab.studies.plans.records import CheckFolder, ExperimentFolder, ExperimentRecord, list_plans
 
 
 def lab_notebook(outputs: Path, progress: Progress = quiet) -> Notebook:

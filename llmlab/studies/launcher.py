@@ -19,8 +19,7 @@ from llmlab.notebook.locked import lock
 from llmlab.notebook.seals import seal_new
 from llmlab.store import requests
 from llmlab.store.worker_folder import is_elsewhere
-from llmlab.studies.experiments.plan import settings_of
-from llmlab.studies.records import ExperimentFolder, ExperimentRecord, ExperimentStatus, TrialStatus
+from llmlab.studies.plans.records import ExperimentFolder, ExperimentRecord, ExperimentStatus, TrialStatus, settings_of
 
 
 def create_experiment(

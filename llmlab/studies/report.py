@@ -20,7 +20,7 @@ from llmlab.notebook.words import altered_sentence, outcome_sentence, remarks, s
 from llmlab.studies.experiments.outcomes import ExperimentResults, Finding, Spike, TrialResult
 from llmlab.studies.lab_notebook import lab_notebook
 from llmlab.studies.papers.records import CheckResult, Verdict
-from llmlab.studies.records import ExperimentFolder, ExperimentRecord, Trial
+from llmlab.studies.plans.records import ExperimentFolder, ExperimentRecord, Trial
 
 _SHOWN_CHARACTERS = 160  # of a batch's row
 

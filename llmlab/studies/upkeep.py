@@ -26,7 +26,7 @@ from llmlab.store.registry import list_runs, short_name
 from llmlab.store.run_folder import RunFolder, RunInfo
 from llmlab.studies.experiments.outcomes import read_results, write_results
 from llmlab.studies.lab_notebook import lab_notebook
-from llmlab.studies.records import CheckFolder, ExperimentFolder, ExperimentRecord, list_plans
+from llmlab.studies.plans.records import CheckFolder, ExperimentFolder, ExperimentRecord, list_plans
 
 _BASE = "model.base"
 

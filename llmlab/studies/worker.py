@@ -39,7 +39,7 @@ from llmlab.studies.experiments.results import build_results, forecast_next, har
 from llmlab.studies.papers.checks import PLANS, options_of
 from llmlab.studies.papers.interface import Check, Judge, Measured
 from llmlab.studies.papers.records import CheckResult, Verdict, write_result
-from llmlab.studies.records import (
+from llmlab.studies.plans.records import (
     TRIAL_ENDED_STATES,
     CheckFolder,
     ExperimentFolder,
@@ -47,8 +47,8 @@ from llmlab.studies.records import (
     Trial,
     TrialStatus,
 )
+from llmlab.studies.plans.trials import Training, seconds_left
 from llmlab.studies.report import write_check_report, write_report
-from llmlab.studies.trials import Training, seconds_left
 from llmlab.training import thread_spin
 
 _POLL_SECONDS = 0.2

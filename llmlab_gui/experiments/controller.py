@@ -11,7 +11,7 @@ from PySide6.QtCore import QObject, Signal
 
 from llmlab.core.errors import LabError
 from llmlab.studies.launcher import create_experiment, start_experiment, stop_experiment
-from llmlab.studies.records import ExperimentFolder, ExperimentRecord
+from llmlab.studies.plans.records import ExperimentFolder, ExperimentRecord
 from llmlab_gui.experiments.poller import Source
 from llmlab_gui.lab.worker_keeper import WorkerKeeper, write_failure
 

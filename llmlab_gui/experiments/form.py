@@ -17,7 +17,7 @@ from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.settings import PretrainSettings
 from llmlab.studies.experiments.kinds import FINETUNING, KINDS, PRETRAINING, Kind, find_kind
 from llmlab.studies.experiments.plan import Request, lean
-from llmlab.studies.records import EXPERIMENTS, ExperimentRecord
+from llmlab.studies.plans.records import EXPERIMENTS, ExperimentRecord
 from llmlab_gui.experiments.study_setup import StudyForm
 from llmlab_gui.forms.corpus_editor import CorpusEditor
 from llmlab_gui.forms.editors import number_text

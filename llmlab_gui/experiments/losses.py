@@ -14,7 +14,7 @@ from llmlab.store.events import NATS
 from llmlab.store.history import RunHistory
 from llmlab.studies.experiments.outcomes import ExperimentResults
 from llmlab.studies.experiments.results import value_text
-from llmlab.studies.records import ExperimentRecord, Trial
+from llmlab.studies.plans.records import ExperimentRecord, Trial
 from llmlab_gui.charts.curve import CurveStyle
 from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.experiments.desk import ExperimentDesk

@@ -14,7 +14,7 @@ from PySide6.QtCore import QObject, Signal
 from llmlab.core.errors import LabError
 from llmlab.studies.experiments.outcomes import ExperimentResults, read_results
 from llmlab.studies.papers.records import CheckResult, read_verdicts
-from llmlab.studies.records import (
+from llmlab.studies.plans.records import (
     CheckFolder,
     ExperimentFolder,
     ExperimentRecord,

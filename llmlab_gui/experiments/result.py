@@ -13,7 +13,7 @@ from llmlab.core.signs import minus
 from llmlab.notebook.entries import Line
 from llmlab.store.events import BITS, NATS
 from llmlab.studies.experiments.outcomes import Chart, ExperimentResults, Finding, Spike
-from llmlab.studies.records import TRIAL_ENDED_STATES, ExperimentRecord
+from llmlab.studies.plans.records import TRIAL_ENDED_STATES, ExperimentRecord
 from llmlab_gui.experiments.desk import ExperimentDesk
 from llmlab_gui.experiments.figure_pane import FigurePane
 from llmlab_gui.experiments.result_chart import Expected, ResultChart

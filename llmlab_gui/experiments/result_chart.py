@@ -21,7 +21,7 @@ from llmlab_gui.widgets.theme import current_theme, faded
 _MOST_IN_LEGEND = 9
 _MOST_MARKERS = 60  # of a curve
 _FAINT = 0.43  # alpha
-_RISEN = 0.5  # nats above its start: what counts as diverged (llmlab.studies.records.DivergenceRule)
+_RISEN = 0.5  # nats above its start: what counts as diverged (llmlab.studies.plans.records.DivergenceRule)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from llmlab.studies.experiments.kinds import KINDS
 from llmlab.studies.experiments.outcomes import ExperimentResults
 from llmlab.studies.experiments.plan import make_plan
 from llmlab.studies.experiments.results import value_text
-from llmlab.studies.records import ExperimentRecord, Trial
+from llmlab.studies.plans.records import ExperimentRecord, Trial
 from llmlab_gui.experiments.desk import ExperimentDesk
 from llmlab_gui.experiments.form import Asked, Draft, ExperimentForm
 from llmlab_gui.experiments.study_setup import Steps, StudySetup

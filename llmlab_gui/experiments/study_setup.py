@@ -13,8 +13,7 @@ from PySide6.QtWidgets import QDockWidget, QLabel, QLineEdit, QPushButton, QSpin
 from llmlab.core.errors import LabError
 from llmlab.core.processes import available_cores
 from llmlab.notebook.predictions import Prediction
-from llmlab.studies.experiments.plan import LONGEST_NAME
-from llmlab.studies.records import ExperimentRecord
+from llmlab.studies.plans.records import LONGEST_NAME, ExperimentRecord
 from llmlab_gui.experiments.controller import ExperimentController
 from llmlab_gui.forms.named_editor import NothingNamed
 from llmlab_gui.lab.dock import is_seen

@@ -11,7 +11,7 @@ from PySide6.QtCore import QObject
 from PySide6.QtGui import QColor
 
 from llmlab.studies.experiments.results import value_text
-from llmlab.studies.records import ExperimentRecord, ExperimentStatus, Trial, TrialStatus
+from llmlab.studies.plans.records import ExperimentRecord, ExperimentStatus, Trial, TrialStatus
 from llmlab_gui.charts.color_scale import curve_colors, series_color
 from llmlab_gui.experiments.poller import ExperimentRow
 from llmlab_gui.widgets.numbers import count_text, created_text, stamp_text, time_left_text

@@ -7,7 +7,7 @@ import copy
 from llmlab.store.history import RunHistory
 from llmlab.store.run_folder import RunFolder
 from llmlab.store.run_log import EventFollower
-from llmlab.studies.records import ExperimentFolder, ExperimentRecord
+from llmlab.studies.plans.records import ExperimentFolder, ExperimentRecord
 
 # Rows kept of a run: dozens of curves share a chart, and each has at most so many pixels.
 _MOST_ROWS = 4000

@@ -16,7 +16,7 @@ from llmlab.notebook.predictions import Prediction
 from llmlab.notebook.quantities import Quantity, find_quantity
 from llmlab.notebook.words import outcome_sentence
 from llmlab.studies.lab_notebook import lab_notebook
-from llmlab.studies.records import ExperimentFolder, ExperimentRecord
+from llmlab.studies.plans.records import ExperimentFolder, ExperimentRecord
 from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.widgets.background import Background
 

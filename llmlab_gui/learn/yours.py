@@ -17,7 +17,7 @@ from llmlab.store.registry import list_runs, runs_called
 from llmlab.studies.lab_notebook import lab_notebook
 from llmlab.studies.papers.checks import options_of
 from llmlab.studies.papers.records import read_result
-from llmlab.studies.records import CheckFolder, list_plans
+from llmlab.studies.plans.records import CheckFolder, list_plans
 from llmlab_gui.pages.page import Page
 
 # The paragraphs that quote the lab's own runs begin so.

@@ -25,10 +25,9 @@ from llmlab.models.source import base_named
 from llmlab.store.events import BITS, Evaluated
 from llmlab.store.run_log import first_events, first_started
 from llmlab.studies.experiments.outcomes import read_results
-from llmlab.studies.experiments.plan import settings_of
 from llmlab.studies.papers.checks import options_of
 from llmlab.studies.papers.records import read_result
-from llmlab.studies.records import CheckFolder, ExperimentFolder, ExperimentRecord, list_plans
+from llmlab.studies.plans.records import CheckFolder, ExperimentFolder, ExperimentRecord, list_plans, settings_of
 from llmlab.training.kinds import kind_of
 from llmlab_gui.lab.runs_poller import RunRow
 

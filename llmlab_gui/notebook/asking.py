@@ -16,7 +16,7 @@ from llmlab.gpt.estimate import expected_vocab_size
 from llmlab.notebook.predictions import Prediction
 from llmlab.notebook.quantities import Quantity, quantities_of_runs
 from llmlab.studies.papers.checks import inconclusive_anyway, quantities_of_check
-from llmlab.studies.records import ExperimentRecord
+from llmlab.studies.plans.records import ExperimentRecord
 from llmlab_gui.forms.field import value_text
 from llmlab_gui.lab.book import Anchors, Book
 from llmlab_gui.lab.lab import Lab, RunRow

@@ -12,7 +12,7 @@ from PySide6.QtWidgets import QFrame, QWidget
 from llmlab.core.errors import LabError
 from llmlab.data.papers import SIZES
 from llmlab.studies.papers.checks import CheckRequest, inconclusive_words, plan_check
-from llmlab.studies.records import ExperimentRecord
+from llmlab.studies.plans.records import ExperimentRecord
 from llmlab_gui.experiments.poller import ExperimentRow
 from llmlab_gui.experiments.report_dock import Nothing, ReportDock
 from llmlab_gui.experiments.study_panel import StudyPanel

@@ -11,7 +11,7 @@ from PySide6.QtWidgets import QLabel, QStackedWidget, QToolButton, QWidget
 
 from llmlab.core.charts import Chart
 from llmlab.core.task_settings import TRANSFORMER
-from llmlab.studies.records import ExperimentRecord, Trial
+from llmlab.studies.plans.records import ExperimentRecord, Trial
 from llmlab_gui.experiments.figure_pane import FigurePane
 from llmlab_gui.experiments.poller import ExperimentRow
 from llmlab_gui.lab.dock import LabDock

@@ -19,7 +19,7 @@ from llmlab.studies.launcher import make_folder
 from llmlab.studies.papers import checks
 from llmlab.studies.papers.checks import CheckRequest, options_of, plan_check
 from llmlab.studies.papers.records import CheckResult, PapersCriterion, Statistic, Verdict, write_result
-from llmlab.studies.records import CheckFolder, TrialStatus
+from llmlab.studies.plans.records import CheckFolder, TrialStatus
 
 PAPER, CLAIMS = "induction-heads", ("two-layers", "phase-change")
 

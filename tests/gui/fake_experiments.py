@@ -32,7 +32,7 @@ from llmlab.studies.experiments.outcomes import (
 )
 from llmlab.studies.experiments.plan import Request, lean, make_plan
 from llmlab.studies.launcher import create_experiment
-from llmlab.studies.records import ExperimentFolder, ExperimentRecord, TrialStatus
+from llmlab.studies.plans.records import ExperimentFolder, ExperimentRecord, TrialStatus
 
 RATES = (1e-3, 1e-2, 1e-1)
 STEPS = 100

@@ -21,7 +21,7 @@ from llmlab.store.run_folder import RunFolder
 from llmlab.studies.experiments.kinds import find_kind
 from llmlab.studies.experiments.plan import Request, make_plan
 from llmlab.studies.launcher import create_experiment
-from llmlab.studies.trials import Training
+from llmlab.studies.plans.trials import Training
 
 SACCT = r"JobID|State|NodeList\n4321|PENDING|"
 

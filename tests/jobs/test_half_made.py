@@ -23,7 +23,7 @@ from llmlab.store.worker_folder import WorkerFolder
 from llmlab.studies.experiments.kinds import find_kind
 from llmlab.studies.experiments.plan import Request, make_plan
 from llmlab.studies.launcher import create_experiment
-from llmlab.studies.records import ExperimentFolder, list_plans
+from llmlab.studies.plans.records import ExperimentFolder, list_plans
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks")
 

@@ -20,7 +20,7 @@ from llmlab.studies.lab_notebook import lab_notebook
 from llmlab.studies.launcher import make_folder
 from llmlab.studies.papers.checks import CheckRequest, plan_check, quantities_of_check
 from llmlab.studies.papers.records import CheckResult, PapersCriterion, Statistic, Verdict, write_result
-from llmlab.studies.records import CheckFolder, TrialStatus
+from llmlab.studies.plans.records import CheckFolder, TrialStatus
 
 PAPER = "bayesian-geometry"
 TESTED = ["calibration", "keys"]

@@ -15,7 +15,7 @@ from llmlab.notebook.scoring import NotBefore
 from llmlab.store.events import Evaluated, Scored
 from llmlab.studies.experiments.outcomes import Chart, Curve, ExperimentResults, Finding, Point, write_results
 from llmlab.studies.lab_notebook import experiment_facts
-from llmlab.studies.records import ExperimentFolder, ExperimentRecord, Trial
+from llmlab.studies.plans.records import ExperimentFolder, ExperimentRecord, Trial
 
 
 def evaluated(fake: FakeRun, *losses: float, every: int = 10) -> FakeRun:

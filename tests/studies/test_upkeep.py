@@ -30,7 +30,7 @@ from llmlab.studies.experiments.kinds import find_kind
 from llmlab.studies.experiments.plan import Request, make_plan
 from llmlab.studies.lab_notebook import lab_notebook
 from llmlab.studies.launcher import create_experiment
-from llmlab.studies.records import ExperimentFolder
+from llmlab.studies.plans.records import ExperimentFolder
 from llmlab.studies.upkeep import delete_run, rename_run, what_rests_on
 
 

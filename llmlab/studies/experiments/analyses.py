@@ -26,9 +26,9 @@ from llmlab.studies.experiments.outcomes import (
     read_measurement,
 )
 from llmlab.studies.experiments.parallel import parallel
-from llmlab.studies.experiments.plan import settings_of
 from llmlab.studies.experiments.results import Gathered, law_of_others, mean_points, point_of
 from llmlab.studies.experiments.speedrun import speedrun
+from llmlab.studies.plans.records import settings_of
 from llmlab.training.schedule import early_evaluations
 
 Analysis = tuple[list[Chart], list[Finding], list[str]]

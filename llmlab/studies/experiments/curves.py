@@ -24,7 +24,7 @@ from llmlab.studies.experiments.outcomes import (
     in_bits,
 )
 from llmlab.studies.experiments.results import hardware
-from llmlab.studies.records import ExperimentFolder, ExperimentRecord
+from llmlab.studies.plans.records import ExperimentFolder, ExperimentRecord
 
 Array = np.ndarray
 

@@ -29,8 +29,7 @@ from llmlab.models.reference import SavedRun, parse
 from llmlab.models.source import open_model
 from llmlab.store.checkpoints import list_checkpoints, select
 from llmlab.studies.experiments.outcomes import BASE, LENGTH, SEQUENCES, Measurement, read_measurement
-from llmlab.studies.experiments.plan import settings_of
-from llmlab.studies.records import ExperimentFolder, ExperimentRecord, Trial
+from llmlab.studies.plans.records import ExperimentFolder, ExperimentRecord, Trial, settings_of
 
 
 def measure_trial(folder: ExperimentFolder, record: ExperimentRecord, trial: Trial, go: Callable[[], None]) -> None:

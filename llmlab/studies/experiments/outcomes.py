@@ -14,7 +14,7 @@ from llmlab.core.files import write_json
 from llmlab.core.records import formerly, read_record, to_plain
 from llmlab.data.example_preview import BatchText
 from llmlab.store.events import BITS, NATS
-from llmlab.studies.records import ExperimentFolder, ExperimentRecord
+from llmlab.studies.plans.records import ExperimentFolder, ExperimentRecord
 
 STEP_AXIS = Axis("step", "steps")
 LOSS_AXIS = Axis("validation loss", NATS)

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from llmlab import __version__
-from llmlab.core.config import from_mapping, to_mapping, with_values
+from llmlab.core.config import to_mapping, with_values
 from llmlab.core.errors import UsageError
 from llmlab.core.finetuning_settings import FULL, FinetuneSettings
-from llmlab.core.kinds import KINDS
 from llmlab.core.run_settings import RunSettings
 from llmlab.core.settings import PretrainSettings, PretrainTrainSettings
 from llmlab.gpt.estimate import estimate_pretraining, precision_of_all
@@ -23,7 +22,7 @@ from llmlab.jobs.launcher import require_name
 from llmlab.studies.experiments.kinds import Kind
 from llmlab.studies.experiments.outcomes import LENGTH, MEASURED_KINDS, SEQUENCES
 from llmlab.studies.experiments.recipes import ADDED, WITHOUT, Recipe, recipes
-from llmlab.studies.records import ExperimentRecord, Trial
+from llmlab.studies.plans.records import LONGEST_NAME, ExperimentRecord, Trial
 from llmlab.training.finetuning.estimate import estimate_finetuning
 from llmlab.training.kinds import as_watched, kind_of
 
@@ -45,7 +44,6 @@ _MOST_TRIALS = 200
 _NANOGPT_CHARACTERS = 1_115_394  # of its Shakespeare: a speedrun reads as many
 _QUICK_STEPS = 60  # of `parallel`: twice those for which its bound holds
 ALONE = "none"  # the strategy of one process
-LONGEST_NAME = 60  # of a plan, in characters: its runs are called by it and more
 
 
 @dataclass(frozen=True)
@@ -124,12 +122,6 @@ def lean(settings: Settings, kind: Kind, given: Collection[str]) -> Settings:
     if kind.name == "forgetting":  # every one of them is measured afterwards
         changes |= {"checkpoints.interval": max(1, -(-steps // _MEASUREMENTS)), "checkpoints.keep_last": 1000}
     return with_values(settings, {key: value for key, value in changes.items() if key not in given})
-
-
-def settings_of(record: ExperimentRecord, trial: Trial | None = None) -> Settings:
-    """The settings of a trial, or of the base. Raises UsageError when the file names a setting that does not exist."""
-    base = from_mapping(KINDS[record.track], record.base)
-    return base if trial is None else with_values(base, trial.settings)
 
 
 def _seeds(request: Request) -> list[int]:

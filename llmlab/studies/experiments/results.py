@@ -21,10 +21,10 @@ from llmlab.store.events import BITS, NATS, tokens_differ
 from llmlab.store.history import RunHistory, read_history
 from llmlab.store.run_folder import RunFolder
 from llmlab.studies.experiments import outcomes
-from llmlab.studies.experiments.divergence import divergence
 from llmlab.studies.experiments.fits import PowerLaw, fit_power_law
 from llmlab.studies.experiments.kinds import Kind, find_kind
-from llmlab.studies.records import TRIAL_ENDED_STATES, ExperimentFolder, ExperimentRecord, Trial, TrialStatus
+from llmlab.studies.plans.divergence import divergence
+from llmlab.studies.plans.records import TRIAL_ENDED_STATES, ExperimentFolder, ExperimentRecord, Trial, TrialStatus
 
 D = TypeVar("D", bound=Any)  # a dataclass
 _TRIAL_LOSSES = ("start_loss", "train_loss", "val_loss", "best_val_loss")

@@ -22,7 +22,6 @@ from llmlab.models.reference import parse
 from llmlab.models.source import source_of
 from llmlab.notebook.claims import claim_quantity
 from llmlab.notebook.quantities import CLAIM, Quantity
-from llmlab.studies.experiments.plan import LONGEST_NAME
 from llmlab.studies.papers.agreement import SEEDS_AGREEING
 from llmlab.studies.papers.attention_sinks.plan import PLAN as ATTENTION_SINKS
 from llmlab.studies.papers.bayesian_geometry.plan import PLAN as BAYESIAN_GEOMETRY
@@ -30,7 +29,7 @@ from llmlab.studies.papers.grokking.plan import PLAN as GROKKING
 from llmlab.studies.papers.induction_heads.plan import PLAN as INDUCTION_HEADS
 from llmlab.studies.papers.interface import PaperPlan, PlannedRun
 from llmlab.studies.papers.own import CLAIMS_FILE
-from llmlab.studies.records import ExperimentRecord, Trial
+from llmlab.studies.plans.records import LONGEST_NAME, ExperimentRecord, Trial
 from llmlab.training.kinds import as_watched
 from llmlab.training.task import task_seconds
 

@@ -16,7 +16,7 @@ from llmlab.core.progress import Progress, parts, quiet
 from llmlab.core.task_settings import TaskSettings
 from llmlab.store.run_folder import RunFolder
 from llmlab.studies.papers.records import Verdict
-from llmlab.studies.records import Trial
+from llmlab.studies.plans.records import Trial
 
 T = TypeVar("T")
 

@@ -12,7 +12,6 @@ from llmlab.core.files import is_unicode, new_folder, open_file, write_atomic
 from llmlab.core.kinds import PAPERS
 from llmlab.data.papers import Claim, Paper, list_papers
 from llmlab.jobs.launcher import require_name
-from llmlab.studies.experiments.plan import LONGEST_NAME
 from llmlab.studies.papers.own import (
     CLAIM_QUESTIONS,
     CLAIMS_FILE,
@@ -26,6 +25,7 @@ from llmlab.studies.papers.own import (
     read_files,
     text_of,
 )
+from llmlab.studies.plans.records import LONGEST_NAME
 
 _FIRST_CLAIM = "claim-1"
 _OF_ONE_LINE = ("title", "authors", "year", "links")

@@ -15,7 +15,7 @@ from llmlab.core.errors import LabError
 from llmlab.core.files import read_json, write_json
 from llmlab.core.records import from_plain
 from llmlab.data.papers import VERDICTS
-from llmlab.studies.records import ExperimentFolder
+from llmlab.studies.plans.records import ExperimentFolder
 
 CHECK_FORMAT = 1
 # Verdicts with all their charts take less than a megabyte; a file of someone else's must not fill the memory.

@@ -27,7 +27,7 @@ from llmlab.notebook.notebook import Contents
 from llmlab.notebook.predictions import parse_prediction
 from llmlab.notebook.quantities import EXPERIMENT
 from llmlab.studies.experiments.outcomes import Finding, Point, Spike, write_results
-from llmlab.studies.records import ExperimentFolder
+from llmlab.studies.plans.records import ExperimentFolder
 from llmlab_gui.experiments import list_dock as experiments_module
 from llmlab_gui.experiments.list_dock import ExperimentsDock
 from llmlab_gui.experiments.losses import ExperimentLossesDock

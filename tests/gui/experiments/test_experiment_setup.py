@@ -26,8 +26,7 @@ from llmlab.core.progress import quiet
 from llmlab.core.settings import PretrainSettings
 from llmlab.notebook.predictions import parse_prediction
 from llmlab.studies.experiments.kinds import KINDS
-from llmlab.studies.experiments.plan import settings_of
-from llmlab.studies.records import ExperimentRecord
+from llmlab.studies.plans.records import ExperimentRecord, settings_of
 from llmlab_gui.experiments import setup
 from llmlab_gui.experiments.form import parse_values
 from llmlab_gui.experiments.setup import ExperimentDock, plan_text, questions

@@ -16,7 +16,7 @@ from pytestqt.qtbot import QtBot
 from waits import WAIT
 
 from llmlab.store.events import Evaluated, StepEvent
-from llmlab.studies.records import ExperimentFolder
+from llmlab.studies.plans.records import ExperimentFolder
 from llmlab_gui.experiments import controller, poller
 from llmlab_gui.experiments.desk import ExperimentDesk
 from llmlab_gui.experiments.poller import EXPERIMENTS, ExperimentsPoller

@@ -12,9 +12,9 @@ from preset_settings import resolve_settings
 from llmlab.core.settings import PretrainSettings
 from llmlab.store.events import Evaluated
 from llmlab.studies.experiments.kinds import find_kind
-from llmlab.studies.experiments.plan import Request, make_plan, settings_of
+from llmlab.studies.experiments.plan import Request, make_plan
 from llmlab.studies.launcher import create_experiment
-from llmlab.studies.records import ExperimentFolder, Trial
+from llmlab.studies.plans.records import ExperimentFolder, Trial, settings_of
 
 STEPS = 20
 

@@ -17,7 +17,7 @@ from llmlab.store.run_folder import RunFolder
 from llmlab.studies.experiments.kinds import find_kind
 from llmlab.studies.experiments.plan import Request, make_plan
 from llmlab.studies.launcher import create_experiment, start_experiment, stop_experiment
-from llmlab.studies.records import ExperimentFolder
+from llmlab.studies.plans.records import ExperimentFolder
 
 pytest.importorskip("submitit")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32", reason="submitit's signals are POSIX")]

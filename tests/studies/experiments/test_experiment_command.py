@@ -14,7 +14,7 @@ from llmlab.cli import experiment_follow
 from llmlab.cli.main import main
 from llmlab.core import progress
 from llmlab.studies.launcher import stop_experiment
-from llmlab.studies.records import ExperimentFolder, ExperimentStatus, TrialStatus, find_plan
+from llmlab.studies.plans.records import ExperimentFolder, ExperimentStatus, TrialStatus, find_plan
 
 TINY = ["--corpus", "tiny", "--steps", "6", "--set", "train.eval_interval=3", "--set", "train.threads=1"]
 TINY += [

@@ -32,7 +32,7 @@ from llmlab.studies.experiments.outcomes import BASE, Measurement, read_measurem
 from llmlab.studies.experiments.plan import Request, make_plan
 from llmlab.studies.experiments.results import build_results
 from llmlab.studies.launcher import create_experiment
-from llmlab.studies.records import ExperimentFolder, Trial
+from llmlab.studies.plans.records import ExperimentFolder, Trial
 from llmlab.studies.report import write_report
 from llmlab.training.finetuning.kind import Finetuning
 

@@ -15,7 +15,7 @@ from llmlab.studies.experiments.kinds import find_kind
 from llmlab.studies.experiments.outcomes import ExperimentResults
 from llmlab.studies.experiments.plan import lean
 from llmlab.studies.experiments.results import build_results
-from llmlab.studies.records import ExperimentFolder, Trial, TrialStatus
+from llmlab.studies.plans.records import ExperimentFolder, Trial, TrialStatus
 
 PLAN = ["one", "ddp-2", "ddp-4", "fsdp2-2", "fsdp2-4"]
 

@@ -19,10 +19,10 @@ from llmlab.core.presets import of_preset
 from llmlab.core.settings import PretrainSettings, PretrainTrainSettings
 from llmlab.models.base_shape import BaseShape, Layer
 from llmlab.studies.experiments.kinds import KINDS, find_kind
-from llmlab.studies.experiments.plan import LEAN, Request, lean, make_plan, settings_of
+from llmlab.studies.experiments.plan import LEAN, Request, lean, make_plan
 from llmlab.studies.experiments.recipes import PARTS
-from llmlab.studies.records import ExperimentRecord, TrialStatus
-from llmlab.studies.trials import seconds_left
+from llmlab.studies.plans.records import ExperimentRecord, TrialStatus, settings_of
+from llmlab.studies.plans.trials import seconds_left
 from llmlab.training.finetuning.estimate import estimate_for
 from llmlab.training.finetuning.kind import Finetuning
 

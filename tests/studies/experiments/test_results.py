@@ -16,7 +16,6 @@ from fakes import FakeRun
 
 from llmlab.notebook.predictions import parse_prediction
 from llmlab.studies.experiments.analyses import _spread_over_time, analyse, pareto_front
-from llmlab.studies.experiments.divergence import NOT_FINITE
 from llmlab.studies.experiments.outcomes import (
     Chart,
     ExperimentResults,
@@ -27,7 +26,8 @@ from llmlab.studies.experiments.outcomes import (
 )
 from llmlab.studies.experiments.results import build_results, forecast_next, gather
 from llmlab.studies.lab_notebook import lab_notebook
-from llmlab.studies.records import ExperimentFolder, Trial, find_plan, list_plans
+from llmlab.studies.plans.divergence import NOT_FINITE
+from llmlab.studies.plans.records import ExperimentFolder, Trial, find_plan, list_plans
 from llmlab.studies.report import write_report
 
 RATES = [3e-4, 1e-3, 3e-3, 1e-2]

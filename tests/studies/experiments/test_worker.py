@@ -27,12 +27,13 @@ from llmlab.jobs.launcher import create_run
 from llmlab.store import requests, worker_folder
 from llmlab.store.registry import list_runs
 from llmlab.store.run_folder import RunFolder
-from llmlab.studies import trials, worker
+from llmlab.studies import worker
 from llmlab.studies.experiments.kinds import find_kind
 from llmlab.studies.experiments.outcomes import read_results
 from llmlab.studies.experiments.plan import Request, make_plan
 from llmlab.studies.launcher import create_experiment, start_experiment, stop_experiment
-from llmlab.studies.records import DivergenceRule, ExperimentFolder, ExperimentRecord, Trial
+from llmlab.studies.plans import trials
+from llmlab.studies.plans.records import DivergenceRule, ExperimentFolder, ExperimentRecord, Trial
 from llmlab.training.loop import FromScratch
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, and dies with its parent by prctl")

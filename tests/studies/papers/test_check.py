@@ -21,7 +21,7 @@ from llmlab.studies.papers.bayesian_geometry import judge, plan
 from llmlab.studies.papers.bayesian_geometry.plan import CALIBRATION, KEYS, PLAN, TESTED, Size, planned_runs
 from llmlab.studies.papers.checks import CheckRequest, claims_tested, plan_check
 from llmlab.studies.papers.records import read_result
-from llmlab.studies.records import CheckFolder, ExperimentStatus, TrialStatus, find_plan
+from llmlab.studies.plans.records import CheckFolder, ExperimentStatus, TrialStatus, find_plan
 from llmlab.studies.worker import CheckWorker, Stop
 
 BAYESIAN_GEOMETRY = PLAN.paper

@@ -19,7 +19,7 @@ from llmlab.studies.lab_notebook import lab_notebook
 from llmlab.studies.papers import checks
 from llmlab.studies.papers.bayesian_geometry import plan
 from llmlab.studies.papers.records import read_result
-from llmlab.studies.records import CheckFolder, find_plan
+from llmlab.studies.plans.records import CheckFolder, find_plan
 from llmlab.studies.worker import CheckWorker, Stop
 
 _TINY = {"data.values": 3, "data.pairs": 3, "model.n_layer": 1, "model.n_embd": 16}

@@ -27,7 +27,7 @@ from llmlab.studies.papers.grokking.fourier import power_shares
 from llmlab.studies.papers.grokking.plan import LATE, PLAN, SIZES, TESTED, WITH, WITHOUT, planned_runs
 from llmlab.studies.papers.grokking.trajectory import LAST, Split, embedding_of, follow, logits_of_sums
 from llmlab.studies.papers.interface import Check, Measured
-from llmlab.studies.records import Trial
+from llmlab.studies.plans.records import Trial
 from llmlab.training.task_run import cross_entropy
 
 SMALL = {"data.modulus": 7, "data.train_share": 0.5, "data.batch_size": 24, "model.n_embd": 16}

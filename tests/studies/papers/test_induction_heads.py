@@ -32,7 +32,7 @@ from llmlab.studies.papers.induction_heads.followed import Found, Removed, Windo
 from llmlab.studies.papers.induction_heads.judge import early, head_scores, measure, second_reading_loss
 from llmlab.studies.papers.induction_heads.plan import COMPOSITION, LAYERS, ONE, TESTED, TWO, planned_runs
 from llmlab.studies.papers.interface import Check, Measured
-from llmlab.studies.records import Trial
+from llmlab.studies.plans.records import Trial
 
 # A planted model ---------------------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from llmlab.studies.papers.attention_sinks.thresholds import UNTRAINED_MODELS
 from llmlab.studies.papers.interface import Check, Questions, ask_models
 from llmlab.studies.papers.prompts import Prompts, draw_prompts
 from llmlab.studies.papers.records import Verdict
-from llmlab.studies.records import Trial
+from llmlab.studies.plans.records import Trial
 
 # Fewer tokens leave the first one little to stand out from.
 _LEAST_TOKENS = 16

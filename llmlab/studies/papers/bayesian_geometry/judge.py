@@ -34,7 +34,7 @@ from llmlab.studies.papers.bayesian_geometry.geometry import (
 from llmlab.studies.papers.bayesian_geometry.manifold import keys_verdict, manifold_tests, manifold_verdict
 from llmlab.studies.papers.interface import Check, Measured, Questions, ask_models
 from llmlab.studies.papers.records import Verdict
-from llmlab.studies.records import Trial
+from llmlab.studies.plans.records import Trial
 from llmlab.training.task_run import measure as calibration_of
 
 

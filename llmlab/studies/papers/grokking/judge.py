@@ -14,7 +14,7 @@ from llmlab.studies.papers.grokking.plan import BETWEEN, FOURIER, LATE, PROGRESS
 from llmlab.studies.papers.grokking.trajectory import Trajectory, follow
 from llmlab.studies.papers.interface import Check
 from llmlab.studies.papers.records import Verdict
-from llmlab.studies.records import Trial
+from llmlab.studies.plans.records import Trial
 
 
 def measure(check: Check, trial: Trial, run: RunFolder) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from llmlab.studies.papers.induction_heads.followed import Found, Removed
 from llmlab.studies.papers.induction_heads.plan import CHANGE, COMPOSITION, LAYERS, ONE, SEQUENCES, TWO
 from llmlab.studies.papers.interface import Check
 from llmlab.studies.papers.records import Verdict
-from llmlab.studies.records import Trial
+from llmlab.studies.plans.records import Trial
 
 
 def measure(check: Check, trial: Trial, run: RunFolder) -> dict[str, Any]:

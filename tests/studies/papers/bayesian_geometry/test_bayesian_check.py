@@ -19,7 +19,7 @@ from llmlab.studies.papers.bayesian_geometry.plan import ALIGNMENT, ARCHITECTURE
 from llmlab.studies.papers.checks import CheckRequest, plan_check
 from llmlab.studies.papers.interface import Check, Measured
 from llmlab.studies.papers.records import read_result
-from llmlab.studies.records import CheckFolder, Trial
+from llmlab.studies.plans.records import CheckFolder, Trial
 from llmlab.studies.worker import CheckWorker
 
 _TINY = {"data.values": 3, "data.pairs": 3, "model.n_layer": 1, "model.n_head": 2, "model.n_embd": 16}

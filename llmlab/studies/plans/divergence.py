@@ -10,7 +10,7 @@ from llmlab.core.errors import LabError
 from llmlab.store.events import Evaluated, Event, Failed, Started, StepEvent
 from llmlab.store.run_folder import RunFolder
 from llmlab.store.run_log import read_events
-from llmlab.studies.records import DivergenceRule
+from llmlab.studies.plans.records import DivergenceRule
 
 # How training says that it met a number that is none (llmlab/training).
 NOT_FINITE = "is not a finite number"

@@ -9,8 +9,8 @@ from fakes import FakeRun
 
 from llmlab.store.events import Evaluated, Failed, StepEvent
 from llmlab.store.history import read_history
-from llmlab.studies.experiments.divergence import NOT_FINITE, DivergenceWatch, divergence
-from llmlab.studies.records import DivergenceRule
+from llmlab.studies.plans.divergence import NOT_FINITE, DivergenceWatch, divergence
+from llmlab.studies.plans.records import DivergenceRule
 
 RULE = DivergenceRule(window=5, above_start=0.5, above_best=1.0)
 

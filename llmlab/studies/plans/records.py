@@ -27,16 +27,19 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from llmlab.core.charts import Axis
+from llmlab.core.config import from_mapping, with_values
 from llmlab.core.errors import LabError, UsageError, did_you_mean
 from llmlab.core.files import read_json, write_json
 from llmlab.core.kinds import KINDS, PAPERS
 from llmlab.core.records import formerly, from_plain, require_time
+from llmlab.core.run_settings import RunSettings
 from llmlab.notebook.quantities import CHECK, EXPERIMENT
 from llmlab.store.run_folder import RunFolder
 from llmlab.store.worker_folder import LAUNCH_SECONDS, Inside, WorkerFolder
 
 EXPERIMENTS = "experiments"  # the folder beside the tracks
 EXPERIMENT_FORMAT = 1
+LONGEST_NAME = 60  # of a plan, in characters: its runs are called by it and more
 LIVE_STATES = ("running", "stopping")
 # Of a trial, which is planned, running or stopped (it waits to go on) before. `diverged`: stopped by the rule, or its
 # loss was no number.
@@ -323,6 +326,12 @@ def _check(record: ExperimentRecord) -> None:
                 raise ValueError(f"{name!r:.100} is not a name of a run")
     if not 1 <= record.rule.window <= _LONGEST_WINDOW:
         raise ValueError(f"window is {record.rule.window!r:.100}")
+
+
+def settings_of(record: ExperimentRecord, trial: Trial | None = None) -> RunSettings:
+    """The settings of a trial, or of the base. Raises UsageError when the file names a setting that does not exist."""
+    base = from_mapping(KINDS[record.track], record.base)
+    return base if trial is None else with_values(base, trial.settings)
 
 
 Folder = TypeVar("Folder", bound=ExperimentFolder)

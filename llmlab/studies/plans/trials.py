@@ -20,9 +20,15 @@ from llmlab.jobs.launcher import create_run, start_worker
 from llmlab.store import requests
 from llmlab.store.run_folder import RunFolder
 from llmlab.store.run_log import EventFollower
-from llmlab.studies.experiments.divergence import DivergenceWatch
-from llmlab.studies.experiments.plan import settings_of
-from llmlab.studies.records import ExperimentFolder, ExperimentRecord, ExperimentStatus, Trial, TrialStatus
+from llmlab.studies.plans.divergence import DivergenceWatch
+from llmlab.studies.plans.records import (
+    ExperimentFolder,
+    ExperimentRecord,
+    ExperimentStatus,
+    Trial,
+    TrialStatus,
+    settings_of,
+)
 
 # A run whose worker is killed again and again has a reason that starting it anew does not mend.
 _ATTEMPTS = 3
