@@ -62,6 +62,7 @@ class InspectionSession(PointedAt):
         self.bos_id: int | None = None  # what the model's texts begin with, if anything
         self.inspection: Archive | None = None
         self.trouble: LabError | None = None
+        self._unread: LabError | None = None
         self.refused = False  # whether the model that was chosen last could not be opened
         self._refusal: LabError | None = None  # why
         self.recent = Recent()
@@ -136,6 +137,11 @@ class InspectionSession(PointedAt):
         """How many tokens the model reads, when the prompt has more; 0 otherwise."""
         context = self.about.context if self.about is not None else 0
         return context if context < len(self.tokens) else 0
+
+    @property
+    def unread(self) -> LabError | None:
+        """Why the active model cannot read the prompt."""
+        return self.trouble if self.trouble is self._unread else None
 
     def shorten(self) -> None:
         """Cuts the prompt where the last token ends that the model reads."""
@@ -394,7 +400,11 @@ class InspectionSession(PointedAt):
         with_bos = self.beginning and self.bos_id is not None
         request = self.host.tokenize(self.about.reference, self.text, with_bos)
         pending = Pending("Tokenizing", key="tokenize", quiet=True)
-        self._requests.wait(request, pending, self._take_tokens, self._take_trouble)
+        self._requests.wait(request, pending, self._take_tokens, self._take_unread)
+
+    def _take_unread(self, error: LabError) -> None:
+        self._unread = error
+        self._take_trouble(error)
 
     def _take_tokens(self, prompt: TokenizedPrompt) -> None:
         known, self.bos_id = self.bos_id, prompt.beginning

@@ -92,6 +92,10 @@ class InspectionDock(ExportingDock):
         words = (self.session.stale(archive) for archive in self.shown_archives() if archive is not None)
         return next((said for said in words if said), "")
 
+    def trouble(self) -> LabError | None:
+        """Why there is nothing to show."""
+        return self.session.trouble if self.needs_inspection else None
+
     def part_in_sight(self) -> str:
         """What of the model is shown, for the title of a picture; "" for all that the panel's name says."""
         return ""
@@ -150,10 +154,10 @@ class InspectionDock(ExportingDock):
         elif session.readable and (self.needs_inspection or self.asks_active):
             error = too_long(about, len(session.tokens))
             self.show_empty(error.what, error.why, *self.shortening())
+        elif (trouble := self.trouble()) is not None:
+            self.show_trouble(trouble, AGAIN, session.refresh)
         elif not self.needs_inspection and not (self.needs_prompt and self._no_prompt):
             self.show_body()
-        elif self.needs_inspection and session.trouble is not None:
-            self.show_trouble(session.trouble, AGAIN, session.refresh)
         elif self._no_prompt:
             show = partial(self.lab.dock_requested.emit, "prompt")
             self.show_empty("The prompt is empty", "Type one in Prompt, or take an example there.", "Prompt", show)
@@ -313,10 +317,12 @@ class AskingDock(AnswerDock):
     def update_state(self) -> None:
         """The answer, or that it was cancelled, or why the prompt cannot be read."""
         super().update_state()
-        session = self.session
-        if session.about is not None and session.trouble is not None and not session.tokens and self.archive is None:
-            self.show_trouble(session.trouble, AGAIN, session.refresh)
         self._say_cancelled(self._is_cancelled and self.archive is None)
+
+    def trouble(self) -> LabError | None:
+        """Why the prompt cannot be read, unless what is shown does not rest on it."""
+        there = self.archive is not None and not self.session.stale(self.archive)
+        return None if there else self.session.unread
 
     def stale(self) -> str:
         """Of another model or prompt; or of other fields, where the question about those in sight was cancelled."""

@@ -340,9 +340,16 @@ def test_a_prompt_that_the_model_cannot_read_is_said_in_place_of_a_walk(lab: Ins
     lab.inspection.set_prompt("The", False, at_once=True)
     qtbot.waitUntil(lambda: "lacks 'T'" in dock._empty.text, timeout=WAIT)
     assert dock._empty.isVisible()
-    del lab.host.fail["tokenize"]
+    trouble = lab.host.fail.pop("tokenize")
     lab.inspection.refresh()
     qtbot.waitUntil(lambda: bool(dock.stages) and dock.list.isVisible(), timeout=WAIT)
+    lab.host.fail["tokenize"] = trouble
+    lab.inspection.set_prompt("The king", False, at_once=True)
+    qtbot.waitUntil(dock._empty.isVisible, timeout=WAIT)  # nor is the walk of another prompt left there
+    del lab.host.fail["tokenize"]
+    lab.inspection.set_prompt("The", False, at_once=True)
+    qtbot.waitUntil(dock.list.isVisible, timeout=WAIT)
+    assert not dock.stale()
 
 
 def test_a_direction_that_a_model_refuses_can_be_left_again(dock: WalkDock, lab: InspectionLab, qtbot: QtBot) -> None:
