@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from llmlab.models.reference import without_folders
@@ -59,9 +59,14 @@ class Recent:
         return [model for model in kept if not is_gone(model.reference, outputs)]
 
     def left_open(self, outputs: Path) -> RecentModel | None:
-        """The one that is open, or was when the window closed, where it is still there."""
-        left = Recent([model for model in self.models if model.reference == self.open])
-        return next(iter(left.there(outputs)), None)
+        """The one that is open, or was when the window closed, where it is still there; in place of a live one what its
+        run saved last."""
+        left = [model for model in self.models if model.reference == self.open]
+        if self.open.endswith("@live"):
+            run = self.open.removesuffix("@live")
+            saved = any(any(found.checkpoints.glob("step-*")) for found in _runs_called(run, outputs))
+            left = [replace(model, reference=f"{run}@latest") for model in left if saved]
+        return next(iter(Recent(left).there(outputs)), None)
 
 
 def is_gone(reference: str, outputs: Path) -> bool:
@@ -72,7 +77,12 @@ def is_gone(reference: str, outputs: Path) -> bool:
     try:
         if Path(reference).exists():  # a folder of that name
             return False
-        tracks = [outputs, *(outputs.iterdir() if outputs.is_dir() else ())]
-        return not any((RunFolder(track / run).checkpoints / checkpoint_name(int(step))).is_dir() for track in tracks)
+        name = checkpoint_name(int(step))
+        return not any((found.checkpoints / name).is_dir() for found in _runs_called(run, outputs))
     except OSError:
         return False
+
+
+def _runs_called(name: str, outputs: Path) -> list[RunFolder]:
+    """What a reference may mean: the name, or TRACK/NAME, among the outputs, or a folder."""
+    return [RunFolder(track / name) for track in (outputs, *(outputs.iterdir() if outputs.is_dir() else ()))]

@@ -263,7 +263,9 @@ class InspectionDock(ExportingDock):
             words, ask = "Choose a model", self.session.choose_requested.emit
             if left := self.session.recent.left_open(self.lab.outputs):
                 hint = f"{left.name} was open when the window was closed."
-                words, ask = "Open it again", partial(self.session.open, left.reference)
+                again = left.reference == self.session.recent.open
+                words = "Open it again" if again else "Open its newest checkpoint"
+                ask = partial(self.session.open, left.reference)
             elif model := self.lab.current_model():
                 words, ask = "Open the current run's model", partial(self.session.open, model)
             self.show_empty("No model is open", hint, words, ask)

@@ -116,6 +116,10 @@ def test_recent_models_come_first_once_and_survive_a_restart(tmp_path: Path) -> 
     live = ["pretraining/bar@live"]
     both = Recent([RecentModel(reference, "") for reference in (*live, *kept, *deleted)])
     assert [model.reference for model in both.there(tmp_path)] == kept
+    both.add_model(RecentModel(f"{run.path}@live", "bar (live)"))
+    assert both.left_open(tmp_path) == RecentModel(f"{run.path}@latest", "bar (live)")  # the window was killed
+    both.add_model(RecentModel(f"{FakeRun(tmp_path, 'unsaved').start().run.path}@live", "unsaved (live)"))
+    assert both.left_open(tmp_path) is None
     settings = WindowSettings(tmp_path / "window.ini")
     settings.recent = recent
     assert WindowSettings(tmp_path / "window.ini").recent == recent
