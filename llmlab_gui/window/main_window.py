@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from PySide6.QtCore import QSize, Qt, QTimer, Signal
 from PySide6.QtGui import QCloseEvent, QKeyEvent, QPaintEvent, QResizeEvent, QShowEvent
@@ -19,8 +19,6 @@ from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.pages.page import FIRST_PAGE
 from llmlab_gui.pages.places import LEARN, LOOK_INSIDE, PAPER, TRAIN, WORKSPACES
 from llmlab_gui.paper.desk import PaperDesk
-from llmlab_gui.paper.notes import PaperDock
-from llmlab_gui.train.log import LogDock
 from llmlab_gui.train.run_actions import RunActions
 from llmlab_gui.widgets import drops, tab_order
 from llmlab_gui.widgets.background import WindowError
@@ -39,6 +37,10 @@ from llmlab_gui.window.setups import Setups
 from llmlab_gui.window.status_bar import StatusBar
 from llmlab_gui.window.uncaught import log_path
 from llmlab_gui.window.workspaces import Workspaces
+
+if TYPE_CHECKING:  # docks, which are made when the window is seen
+    from llmlab_gui.paper.notes import PaperDock
+    from llmlab_gui.train.log import LogDock
 
 _FIRST_SIZE = QSize(1440, 900)
 _FRAME = 40  # about what the title bar needs

@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from llmlab_gui.finetune.setup import FinetuneSetupDock
 from llmlab_gui.lab.dock import is_seen
 from llmlab_gui.pages.places import FINE_TUNE, TRAIN
-from llmlab_gui.train.run_setup import RunSetupDock
-from llmlab_gui.train.setup import SetupDock
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # docks, which are made when the window is seen
+    from llmlab_gui.finetune.setup import FinetuneSetupDock
+    from llmlab_gui.train.run_setup import RunSetupDock
+    from llmlab_gui.train.setup import SetupDock
     from llmlab_gui.window.main_window import MainWindow
 
 
