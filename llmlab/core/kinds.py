@@ -5,6 +5,9 @@ The rest of a kind is in two files of its own: its settings beside this one, and
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import Any
+
 from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.mystery_settings import MysterySettings
 from llmlab.core.rebuilt_settings import RebuiltSettings, RetunedSettings
@@ -24,3 +27,9 @@ def fine_tunes(track: object) -> bool:
     """Whether runs of a track begin from a model that exists."""
     kind = KINDS.get(str(track))
     return kind is not None and issubclass(kind, FinetuneSettings)
+
+
+def registered(place: str) -> Any:
+    """What a kind's settings name as MODULE:NAME: it lies in a layer above them, and is imported when asked for."""
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)

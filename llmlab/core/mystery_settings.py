@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from importlib import import_module
-from typing import Any
 
 from llmlab.core.config import setting
 from llmlab.core.run_settings import CheckpointSettings, RunWords, SampleSettings
@@ -36,11 +34,15 @@ def _train() -> PretrainTrainSettings:
 
 @dataclass(frozen=True)
 class MysterySettings(PretrainSettings):
-    """As of a run from scratch, whatever is wrong. The training text is short, so that held-out text is harder."""
+    """As of a run from scratch, whatever is wrong. The training text is short, so that held-out text is harder.
+
+    rebuilt_by: MODULE:FUNCTION that makes of a fresh GPT the one that is trained, which may be built wrongly.
+    """
 
     track = "mysteries"
     noun = "a run with a sealed fault"
     trained_by = "llmlab.mysteries.kind:Mystery"
+    rebuilt_by = "llmlab.mysteries.broken_model:rebuild"
 
     model: ModelSettings = field(default_factory=lambda: ModelSettings(dropout=0.1))
     data: DataSettings = field(
@@ -57,7 +59,3 @@ class MysterySettings(PretrainSettings):
     def words(self) -> RunWords:
         words = super().words
         return replace(words, does="mystery", makes=f"mystery: {words.makes}")
-
-    def rebuild(self, model: Any) -> None:
-        """Makes of a fresh GPT the one that is trained: it may be built wrongly. LabError for a damaged seal."""
-        import_module("llmlab.mysteries.broken_model").rebuild(model, self.mystery.token)

@@ -178,7 +178,7 @@ class RunSettings(ABC):
     """All that decides a run, and what people are told of it. A kind of training has a subclass: see core/kinds.py.
 
     track: its name in files, and the folder of outputs/ that its runs are in. noun: what a run of it is.
-    trained_by: MODULE:CLASS of its `llmlab.training.kinds.TrainingKind`, imported when it is asked for.
+    trained_by: MODULE:CLASS of its `llmlab.training.kinds.TrainingKind` (`core.kinds.registered` imports it).
     """
 
     track: ClassVar[str]

@@ -8,12 +8,13 @@ model, transformers for settings and tokenizers of Hugging Face. Whatever damage
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.finetuning_settings import FULL, FinetuneSettings
+from llmlab.core.kinds import registered
 from llmlab.core.mystery_settings import MysterySettings
 from llmlab.core.progress import Progress, quiet
 from llmlab.core.settings import ModelSettings, PretrainSettings
@@ -170,7 +171,8 @@ class SealedRun(PretrainedRun):
     def open(self, progress: Progress = quiet, *, with_bytes: int = 0) -> OpenModel:
         from llmlab.models.scratch import open_checkpoint
 
-        rebuild = self.run.info().settings_as(MysterySettings).rebuild
+        settings = self.run.info().settings_as(MysterySettings)
+        rebuild = partial(registered(settings.rebuilt_by), settings)
         named = self.reference.named
         return open_checkpoint(self.run, self.checkpoint, named, progress, with_bytes=with_bytes, rebuild=rebuild)
 

@@ -18,6 +18,7 @@ from llmlab.data.dataset import Dataset
 from llmlab.data.sequences import Sequences, fixed_sequences, gather
 from llmlab.data.tokenizers import CharTokenizer
 from llmlab.gpt.model import GPT
+from llmlab.mysteries.broken_model import rebuild
 from llmlab.mysteries.faults import fault_of
 from llmlab.training.loop import Trainer, write_samples
 from llmlab.training.optimizer import make_pretraining_optimizer
@@ -32,7 +33,7 @@ class Sealed(Trainer):
     def __init__(self, place: Workplace, settings: PretrainSettings, data: Dataset) -> None:
         super().__init__(place, settings, data)
         assert isinstance(settings, MysterySettings)
-        settings.rebuild(self.model)
+        rebuild(settings, self.model)
         self._loss_of = self.model.loss
         self.optimizer = self.new_optimizer()
         self.sequences = self.new_sequences(np.asarray(data.train))

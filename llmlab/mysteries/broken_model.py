@@ -13,14 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from llmlab.core.mystery_settings import MysterySettings
 from llmlab.gpt.cache import LayerCache
 from llmlab.gpt.model import GPT, Block, CausalSelfAttention, Norm
 from llmlab.mysteries.faults import fault_of
 
 
-def rebuild(model: GPT, token: str) -> None:
+def rebuild(settings: MysterySettings, model: GPT) -> None:
     """Breaks a fresh model as the seal says, if its fault is one of the model's. LabError for a damaged seal."""
-    change = _CHANGES.get(fault_of(token).name)
+    change = _CHANGES.get(fault_of(settings.mystery.token).name)
     if change is not None:
         _become(model, Rebuilt)
         change(model)

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar
 
 from llmlab.core.config import SettingInfo, with_values
+from llmlab.core.kinds import registered
 from llmlab.core.processes import available_cores
 from llmlab.core.run_settings import RunSettings
 from llmlab.gpt.estimate import Memory
@@ -58,8 +58,7 @@ class TrainingKind(ABC, Generic[S]):
 
 def kind_of(settings: S) -> TrainingKind[S]:
     """The kind of training that these are the settings of."""
-    module, _, name = settings.trained_by.partition(":")
-    made: TrainingKind[S] = getattr(import_module(module), name)()
+    made: TrainingKind[S] = registered(settings.trained_by)()
     return made
 
 
