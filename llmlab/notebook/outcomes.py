@@ -9,7 +9,7 @@ from typing import Protocol, TypeAlias
 
 from llmlab.notebook.quantities import CURVE, find_quantity, steps_to
 from llmlab.notebook.scoring import NotBefore
-from llmlab.store.events import Evaluated, Event, Finished, Started, StepEvent
+from llmlab.store.events import Evaluated, Event, Finished, Scored, Started, StepEvent
 from llmlab.store.run_folder import RunFolder
 from llmlab.store.run_log import read_events
 
@@ -53,17 +53,17 @@ class Outcomes(Protocol):
 
 @dataclass
 class RunFacts(Outcomes):
-    """What a run's events tell. evaluations: [step, train_loss, val_loss]. finished: all planned steps are done."""
+    """What a run's events tell. finished: all planned steps are done."""
 
-    evaluations: list[tuple[int, float, float]] = field(default_factory=list)
-    scores: list[tuple[int, int, int]] = field(default_factory=list)  # step, right, items
+    evaluations: list[Evaluated] = field(default_factory=list)
+    scores: list[Scored] = field(default_factory=list)
     last_step: StepEvent | None = None
     finished: Finished | None = None
 
     @property
     def curve(self) -> list[list[float]]:
         """Validation loss by step, downsampled to what a curve can show; the first and the last stay."""
-        points = [[float(step), val] for step, _, val in self.evaluations if math.isfinite(val)]
+        points = [[float(row.step), row.val_loss] for row in self.evaluations if math.isfinite(row.val_loss)]
         stride = -(-len(points) // _MOST_POINTS) or 1
         return points[::-1][::stride][::-1]
 
@@ -72,8 +72,9 @@ class RunFacts(Outcomes):
         last, lowest = _last(self), _lowest(self)
         if last is None:
             return "No loss was measured."
-        words = f"Validation loss {last[2]:.3f} at step {last[0]:,}"
-        words += "" if lowest is None or lowest[0] == last[0] else f", lowest {lowest[2]:.3f} at step {lowest[0]:,}"
+        words = f"Validation loss {last.val_loss:.3f} at step {last.step:,}"
+        if lowest is not None and lowest.step != last.step:
+            words += f", lowest {lowest.val_loss:.3f} at step {lowest.step:,}"
         right = self.of("score")
         return f"{words}." if right is None else f"{words}, {right:.0f} % of the answers right."
 
@@ -104,48 +105,47 @@ def read_facts(run: RunFolder, until: int = 0) -> RunFacts:
 def _take(facts: RunFacts, event: Event) -> None:
     match event:
         case Started():
-            facts.evaluations = [row for row in facts.evaluations if row[0] <= event.step]
-            facts.scores = [row for row in facts.scores if row[0] <= event.step]
+            facts.evaluations = [*filter(event.keeps, facts.evaluations)]
+            facts.scores = [*filter(event.keeps, facts.scores)]
             facts.finished = None
             if facts.last_step is not None and not event.keeps(facts.last_step):
                 facts.last_step = None
         case StepEvent():
             facts.last_step = event
         case Evaluated():
-            facts.evaluations = [row for row in facts.evaluations if row[0] != event.step]
-            facts.evaluations.append((event.step, event.train_loss, event.val_loss))
+            facts.evaluations = [*(row for row in facts.evaluations if row.step != event.step), event]
         case Finished():
             facts.finished = event
-        case _ if event.name == "scored":
-            right, total = getattr(event, "correct", 0), getattr(event, "total", 0)
-            facts.scores.append((event.step, int(right), int(total)))
+        case Scored():
+            facts.scores.append(event)
 
 
-def _lowest(facts: RunFacts) -> tuple[int, float, float] | None:
-    finite = [row for row in facts.evaluations if math.isfinite(row[2])]
-    return min(finite, key=lambda row: row[2], default=None)
+def _lowest(facts: RunFacts) -> Evaluated | None:
+    finite = [row for row in facts.evaluations if math.isfinite(row.val_loss)]
+    return min(finite, key=lambda row: row.val_loss, default=None)
 
 
-def _last(facts: RunFacts) -> tuple[int, float, float] | None:
+def _last(facts: RunFacts) -> Evaluated | None:
     """The losses at the end: of the last evaluation, or as the run itself said when it had finished."""
     row = facts.evaluations[-1] if facts.evaluations else None
     ended = facts.finished
     if ended is not None and ended.train_loss is not None and ended.val_loss is not None:
-        row = (ended.step, ended.train_loss, ended.val_loss)
-    return row if row is not None and math.isfinite(row[1]) and math.isfinite(row[2]) else None
+        row = Evaluated(ended.step, ended.time, ended.train_loss, ended.val_loss, False, 0.0)
+    return row if row is not None and math.isfinite(row.train_loss) and math.isfinite(row.val_loss) else None
 
 
 def _overfits(facts: RunFacts) -> str | None:
     lowest, last = _lowest(facts), _last(facts)
     if lowest is None or last is None or len(facts.evaluations) < 2:
         return None
-    return "yes" if last[2] > (1 + _RISE) * lowest[2] else "no"
+    return "yes" if last.val_loss > (1 + _RISE) * lowest.val_loss else "no"
 
 
 def _first_below(facts: RunFacts, target: float) -> Outcome | None:
     """The step at which the validation loss first is at most `target`, on a straight line between evaluations."""
     before: tuple[int, float] | None = None
-    for step, _, val in facts.evaluations:
+    for row in facts.evaluations:
+        step, val = row.step, row.val_loss
         if val <= target:
             if before is None or before[1] == val:
                 return float(step)
@@ -159,19 +159,19 @@ def _speed(facts: RunFacts) -> float | None:
     return step.tokens / step.active_seconds if step is not None and step.active_seconds > 0 else None
 
 
-def _share(row: tuple[int, int, int] | None) -> float | None:
-    return 100 * row[1] / row[2] if row is not None and row[2] else None
+def _share(row: Scored | None) -> float | None:
+    return 100 * row.correct / row.total if row is not None and row.total else None
 
 
 _READERS: dict[str, Callable[[RunFacts], Outcome | None]] = {
-    "val_loss": lambda facts: None if (row := _last(facts)) is None else row[2],
-    "train_loss": lambda facts: None if (row := _last(facts)) is None else row[1],
-    "gap": lambda facts: None if (row := _last(facts)) is None else row[2] - row[1],
-    "best_val_loss": lambda facts: None if (row := _lowest(facts)) is None else row[2],
-    "best_step": lambda facts: None if (row := _lowest(facts)) is None else float(row[0]),
+    "val_loss": lambda facts: None if (row := _last(facts)) is None else row.val_loss,
+    "train_loss": lambda facts: None if (row := _last(facts)) is None else row.train_loss,
+    "gap": lambda facts: None if (row := _last(facts)) is None else row.val_loss - row.train_loss,
+    "best_val_loss": lambda facts: None if (row := _lowest(facts)) is None else row.val_loss,
+    "best_step": lambda facts: None if (row := _lowest(facts)) is None else float(row.step),
     "overfits": _overfits,
     "tokens_per_second": _speed,
     "minutes": lambda facts: None if facts.last_step is None else facts.last_step.active_seconds / 60,
-    "score": lambda facts: _share(facts.scores[-1] if facts.scores and facts.scores[-1][0] > 0 else None),
-    "score_before": lambda facts: _share(facts.scores[0] if facts.scores and facts.scores[0][0] == 0 else None),
+    "score": lambda facts: _share(facts.scores[-1] if facts.scores and facts.scores[-1].step > 0 else None),
+    "score_before": lambda facts: _share(facts.scores[0] if facts.scores and facts.scores[0].step == 0 else None),
 }

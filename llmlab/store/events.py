@@ -101,8 +101,13 @@ class Started(Event, name="started"):
         return 1 / math.log(2) / self.bytes_per_token if self.bytes_per_token else None
 
     def keeps(self, event: Event) -> bool:
-        """Whether what was written before still counts: a worker goes on from its step, and what is later is void."""
-        return event.step <= self.step
+        """Whether what was written before still counts."""
+        return bool(self.keeps_step(event.step))
+
+    def keeps_step(self, step: Any) -> Any:
+        """The same of what has only a step, or of an array of steps, each by itself: a worker goes on from its own
+        step, and what is later is void."""
+        return step <= self.step
 
 
 def tokens_differ(runs: Iterable[Started]) -> bool:

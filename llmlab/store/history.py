@@ -197,14 +197,14 @@ class RunHistory:
         """Drops what a worker that begins does not keep; True when there were such steps."""
         before = len(self.step_columns)
         for columns in (self.step_columns, self.evaluations):
-            columns.truncate(int(np.searchsorted(columns["step"], began.step, side="right")))
+            columns.truncate(int(np.count_nonzero(began.keeps_step(columns["step"]))))
         self.evaluated = [*filter(began.keeps, self.evaluated)]
         self.samples = [*filter(began.keeps, self.samples)]
         self.scores = [*filter(began.keeps, self.scores)]
         self.shares = [*filter(began.keeps, self.shares)]
         self.checkpoints = [*filter(began.keeps, self.checkpoints)]
         self.warnings = [*filter(began.keeps, self.warnings)]
-        self.interruptions = [pause for pause in self.interruptions if pause.step <= began.step]
+        self.interruptions = [pause for pause in self.interruptions if began.keeps_step(pause.step)]
         if len(self.step_columns) == before:
             return False
         self.version += 1

@@ -151,7 +151,7 @@ class _Gathered:
 
     def _cut(self, began: Started) -> None:
         column = STEP_COLUMNS.index("step")
-        self._downsampled = [part[:, part[column] <= began.step] for part in self._downsampled]
+        self._downsampled = [part[:, began.keeps_step(part[column])] for part in self._downsampled]
         self.events = [*filter(began.keeps, self.events)]
 
 

@@ -2,7 +2,7 @@
 
 Damaged lines are passed over, and half a line at the end waits for its other half. A worker that resumes cuts
 events.jsonl back to its checkpoint, then writes `started` with that step: whoever read further drops what that
-`started` does not keep (`Started.keeps`), the one rule of what a resume makes void.
+`started` does not keep (`Started.keeps_step`), the one rule of what a resume makes void.
 """
 
 from __future__ import annotations
