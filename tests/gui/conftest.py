@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from PySide6.QtGui import QWindow
 from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QApplication, QWidget
 from pytestqt.qtbot import QtBot
-from waits import WAIT
+from waits import SECONDS, WAIT
 from whole_lab import WholeLab
 from windows import MakeWindow, background_threads, make_active
 
@@ -57,15 +58,17 @@ def not_collected_elsewhere() -> None:
 def no_background_left(not_collected_elsewhere: None) -> Iterator[None]:
     """A file whose background work goes on fails, and not a file after it that looks at all threads.
 
-    What tests do not shut down ends when it is collected: nothing may hold it then.
+    What tests do not shut down ends when it is collected: nothing may hold it once it has told what it did last.
     """
     before = background_threads()
     yield
-    if left := background_threads() - before:
+    until = time.monotonic() + SECONDS
+    while (left := background_threads() - before) and time.monotonic() < until:
+        QCoreApplication.sendPostedEvents()
         gc.collect()
         for thread in left:
-            thread.join(10)
-    assert not background_threads() - before
+            thread.join(0.05)
+    assert not left
 
 
 @pytest.fixture(autouse=True)

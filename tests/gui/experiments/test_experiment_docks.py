@@ -298,7 +298,9 @@ def test_seeds_are_thin_with_their_mean_and_the_diverged_one_is_marked(
     assert mark.style.markers == "x"
     assert dock.panel._note.text() == "colour: learning_rate · 1 diverged"
     dock.which.setCurrentIndex(1)
-    qtbot.waitUntil(lambda: not dock.panel.dirty and any(key.startswith("1/") for key in dock.chart.curves()))
+    qtbot.waitUntil(
+        lambda: not dock.panel.dirty and any(key.startswith("1/") for key in dock.chart.curves()), timeout=WAIT
+    )
     assert not any(key.startswith("0/") for key in dock.chart.curves())
     dock.shutdown()
 
@@ -477,7 +479,7 @@ def test_the_result_is_shown_in_the_other_unit_by_choice(lab: WholeLab, qtbot: Q
     dock.chart.setFixedHeight(150)
     qtbot.waitUntil(lambda: name.labelText == "bits per byte", timeout=WAIT)  # where there is no room for both
     dock.chart.setFixedHeight(110)
-    qtbot.waitUntil(lambda: name.labelText == "loss", timeout=20_000)  # where there is none for that
+    qtbot.waitUntil(lambda: name.labelText == "loss", timeout=WAIT)  # where there is none for that
     dock.pane.charts.setCurrentIndex(1)  # there is no such drawing of it
     assert seen()[0] == "nats per token"
     assert not dock.bits.isEnabled()

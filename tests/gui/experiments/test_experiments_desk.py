@@ -270,6 +270,9 @@ def test_a_worker_that_dies_before_it_works_is_told_and_one_that_worked_is_not(
             desk.controller.go_on(folder)
         qtbot.waitUntil(lambda: not desk.controller._workers, timeout=WAIT)
     assert folder.recorded_status().state == "running"
-    with qtbot.waitSignal(desk.controller.failed, timeout=WAIT), qtbot.waitSignal(desk.controller.not_started) as told:
+    with (
+        qtbot.waitSignal(desk.controller.failed, timeout=WAIT),
+        qtbot.waitSignal(desk.controller.not_started, timeout=WAIT) as told,
+    ):
         desk.controller.start(rate_plan(outputs))  # whose name is taken
     assert told.args == ["rates"]

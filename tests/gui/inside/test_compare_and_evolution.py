@@ -86,7 +86,7 @@ def test_a_narrow_box_shows_the_name_of_a_model_and_not_the_beginning_of_its_pla
         assert box.shown(140).startswith("2026")
         assert box.shown(140).endswith("@1250")  # which checkpoint of the run
         before = box.grab().toImage()
-        with qtbot.waitActive(box):
+        with qtbot.waitActive(box, timeout=WAIT):
             box.activateWindow()
         line.setFocus()
         assert box.grab().toImage() != before  # who writes in it sees the text itself

@@ -195,7 +195,7 @@ def test_the_keyboard_waits_in_the_panel_from_the_button_that_was_pressed_to_wha
     text, elsewhere = QLineEdit(), QLineEdit()
     dock.set_body(column(text))
     dock.set_foot(elsewhere)
-    with qtbot.waitActive(dock):
+    with qtbot.waitActive(dock, timeout=WAIT):
         dock.show()
         dock.activateWindow()
     button = dock._empty._button
@@ -218,7 +218,7 @@ def test_a_panel_whose_button_had_the_keyboard_once_takes_it_from_no_other_place
     dock.set_body(column(text))
     dock.set_foot(elsewhere)
     dock.show_empty("None is open", "", "Open", lambda: None)
-    with qtbot.waitActive(dock):
+    with qtbot.waitActive(dock, timeout=WAIT):
         dock.show()
         dock.activateWindow()
     dock._empty._button.setFocus()
@@ -237,7 +237,7 @@ def test_what_comes_while_another_window_is_active_has_the_keyboard_when_the_pan
     dock.show_empty("None is open", "", "Open", lambda: None)
     qtbot.addWidget(other)
     for window in (dock, other):
-        with qtbot.waitActive(window):
+        with qtbot.waitActive(window, timeout=WAIT):
             window.show()
             window.activateWindow()
         if window is dock:
@@ -245,6 +245,6 @@ def test_what_comes_while_another_window_is_active_has_the_keyboard_when_the_pan
             dock.show_empty("Opening…", "")
     dock.show_body()
     assert QApplication.activeWindow() is other
-    with qtbot.waitActive(dock):
+    with qtbot.waitActive(dock, timeout=WAIT):
         dock.activateWindow()
     assert QApplication.focusWidget() is text

@@ -211,7 +211,7 @@ def test_what_was_said_of_a_runs_end_or_pause_is_over_once_it_goes_on(qtbot: QtB
     lab.controller.started.emit(fake.run)
     assert over[-1] is told.args[0]
     fake.advance(1)
-    qtbot.waitUntil(lambda: lab._followed._statuses[fake.run.full_name] is not None, timeout=20_000)  # that it lives
+    qtbot.waitUntil(lambda: lab._followed._statuses[fake.run.full_name] is not None, timeout=WAIT)  # that it lives
     with qtbot.waitSignal(lab.error_raised, timeout=WAIT) as told:
         fake.fail("It failed once more.")
     renamed = rename_run(fake.run, "other")
@@ -460,11 +460,11 @@ def test_a_panel_without_a_model_offers_that_of_the_current_run(qtbot: QtBot, la
     assert dock._empty._button.text() == "Choose a model"
     fake = FakeRun(outputs).start().advance(20)
     wait_for_runs(qtbot, lab, 1)
-    qtbot.waitUntil(lambda: dock._empty._button.text() == "Open the current run's model", timeout=20_000)
+    qtbot.waitUntil(lambda: dock._empty._button.text() == "Open the current run's model", timeout=WAIT)
     assert lab.current_model() == f"{fake.run.path}@live"  # a checkpoint may be deleted while it is looked at
     assert lab.current_model(live=False) == ""  # it has saved nothing yet
     fake.save_checkpoint().advance(1).finish()
     newest = f"{fake.run.path}@latest"
-    qtbot.waitUntil(lambda: lab.current_model() == newest, timeout=20_000)
+    qtbot.waitUntil(lambda: lab.current_model() == newest, timeout=WAIT)
     dock._empty._button.click()
     qtbot.waitUntil(lambda: lab.inspection.about is not None and lab.inspection.about.reference == newest, timeout=WAIT)

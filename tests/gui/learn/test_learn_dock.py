@@ -284,7 +284,9 @@ def test_a_figure_is_never_wider_than_the_page(qtbot: QtBot, dock: LearnDock) ->
     dock.go("results/loss")
     for width in (800, 500):
         dock.resize(width, 500)
-        qtbot.waitUntil(lambda: dock.browser.document().size().width() <= dock.browser.viewport().width() + 1)
+        qtbot.waitUntil(
+            lambda: dock.browser.document().size().width() <= dock.browser.viewport().width() + 1, timeout=WAIT
+        )
         assert dock.browser.horizontalScrollBar().maximum() == 0
 
 

@@ -74,7 +74,7 @@ def test_a_digit_chooses_enter_answers_and_the_button_that_goes_on_has_the_keybo
     assert card.next_button.hasFocus()
     qtbot.waitUntil(lambda: len(dock.record.answers) == 1, timeout=WAIT)
     assert Deck(lab.outputs).read().answers[0].right
-    with qtbot.waitSignal(lab.dock_requested) as asked:
+    with qtbot.waitSignal(lab.dock_requested, timeout=WAIT) as asked:
         card.panel_button.click()
     assert asked.args == ["parameters"]
     host.say()
@@ -177,7 +177,7 @@ def test_a_key_pressed_while_a_question_is_computed_does_not_cancel_it(
 
 def test_a_head_is_answered_by_a_click_in_the_mosaic(dock: PracticeDock, lab: FakeLab, qtbot: QtBot) -> None:
     begin(dock, lab, question(HEAD))
-    with qtbot.waitSignal(lab.dock_requested) as asked:
+    with qtbot.waitSignal(lab.dock_requested, timeout=WAIT) as asked:
         dock.card.panel_button.click()
     assert asked.args == ["attention"]
     assert lab.inspection.text == "The king"

@@ -561,8 +561,8 @@ def test_a_batch_is_beside_a_wide_chart_and_under_a_narrow_one(lab: FakeChartLab
     room = dock.findChild(QScrollArea)
     for width, beside in ((700, True), (330, False), (700, True)):
         dock.resize(width, 300)
-        qtbot.waitUntil(lambda beside=beside: (dock.batch.x() > 0) == beside, timeout=20_000)
-        qtbot.waitUntil(lambda: room.horizontalScrollBar().maximum() == 0, timeout=20_000)
+        qtbot.waitUntil(lambda beside=beside: (dock.batch.x() > 0) == beside, timeout=WAIT)
+        qtbot.waitUntil(lambda: room.horizontalScrollBar().maximum() == 0, timeout=WAIT)
         assert dock.chart.height() > 60
 
 

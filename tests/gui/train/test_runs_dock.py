@@ -18,6 +18,7 @@ from PySide6.QtCore import QItemSelectionModel, QPoint, QRect, Qt, QTimer
 from PySide6.QtGui import QIcon, QStandardItem, QStandardItemModel
 from PySide6.QtWidgets import QApplication, QMenu, QPushButton, QStyleOptionViewItem, QWidget
 from pytestqt.qtbot import QtBot
+from waits import WAIT
 from windows import dock_in_sight
 
 from llmlab.core.errors import LabError
@@ -41,8 +42,6 @@ from llmlab_gui.widgets.numbers import created_text
 from llmlab_gui.widgets.question import LineQuestion
 from llmlab_gui.widgets.row_tables import KEY_ROLE, select_row
 from llmlab_gui.window.status_bar import StatusBar
-
-WAIT = 30_000
 
 
 @pytest.fixture

@@ -492,7 +492,9 @@ def test_a_corpus_that_was_built_in_other_tokens_is_said_to_be_cut_anew(
         ("tiny", "char", False),
     ):
         dock.form.set_values({"data.corpus": corpus, "data.tokenizer": tokenizer})
-        qtbot.waitUntil(lambda corpus=corpus: dock.corpus.corpus is not None and dock.corpus.value() == corpus)
+        qtbot.waitUntil(
+            lambda corpus=corpus: dock.corpus.corpus is not None and dock.corpus.value() == corpus, timeout=WAIT
+        )
         dock.update_all()
         said = f"50,257 of them: this run tokenizes its text again, into {tokenizer} tokens."
         assert (f"mine was built in gpt2 tokens, {said}" in dock.estimate.text()) == anew, (corpus, tokenizer)

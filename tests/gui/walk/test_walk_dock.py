@@ -90,7 +90,7 @@ def test_arrow_keys_go_through_the_stages_and_each_is_shown(dock: WalkDock, qtbo
     view.as_table.setChecked(True)
     assert dock.pictures() == []
     assert [view.table.model().index(row, 0).data() for row in (0, 7)] == ["−1", "1"]
-    with qtbot.waitSignal(dock.lab.dock_requested) as wanted:
+    with qtbot.waitSignal(dock.lab.dock_requested, timeout=WAIT) as wanted:
         view.why.linkActivated.emit("dock:residual")
     assert wanted.args == ["residual"]
     table = dock.table()
