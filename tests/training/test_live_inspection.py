@@ -172,10 +172,19 @@ def test_a_request_that_is_none_of_ours_is_passed_over(outputs: Path, options: d
 
 
 def test_the_time_of_an_answer_is_not_training_time(outputs: Path) -> None:
-    run = new_run(outputs, 6)
-    with _asking(run, {2: QUESTIONS[0], 3: QUESTIONS[0]}), _answering(lambda *_: time.sleep(0.5)):
+    run, clock, answered = new_run(outputs, 6), time.perf_counter, list[None]()
+
+    def now() -> float:
+        return clock() + 1000 * len(answered)
+
+    with (
+        mock.patch("time.perf_counter", now),
+        _asking(run, {2: QUESTIONS[0], 3: QUESTIONS[0]}),
+        _answering(lambda *_: answered.append(None)),  # each takes 1,000 seconds
+    ):
         train_here(run)
-    assert events_of(run, "finished")[0]["active_seconds"] < 0.5
+    assert len(answered) == 2
+    assert events_of(run, "finished")[0]["active_seconds"] < 1000
 
 
 def test_work_that_nobody_waits_for_any_more_is_given_up(outputs: Path) -> None:

@@ -339,7 +339,9 @@ def test_nothing_is_told_while_nothing_changes(qtbot: QtBot, lab: Lab, outputs: 
     qtbot.waitUntil(lambda: len(lab.history("pretraining/fake").step_columns) == 10, timeout=WAIT)
     with qtbot.waitSignal(lab._poller.looked, timeout=WAIT):
         lab.refresh()
-    qtbot.wait(150)  # what was on its way has arrived
+    qtbot.waitUntil(  # what was on its way has arrived
+        lambda: lab._followed._statuses["pretraining/fake"] is not None and not lab._news.isActive(), timeout=WAIT
+    )
     told: list[int] = []
     lab.runs_changed.connect(lambda: told.append(1))
     for _ in range(3):

@@ -113,7 +113,7 @@ def test_a_page_is_drawn_only_when_it_comes_to_sight(
     hidden.raise_()
     qtbot.waitUntil(lambda: drawn == ["attention"], timeout=WAIT)
     front.raise_()
-    qtbot.wait(50)
+    qtbot.waitUntil(lambda: hidden.visibleRegion().isEmpty(), timeout=WAIT)
     theme_notifier.changed.emit()
     assert drawn == ["attention"]
     hidden.raise_()  # in the new theme's colours

@@ -270,8 +270,7 @@ def test_every_choice_is_read_whole_at_any_width(dock: PracticeDock, lab: FakeLa
     margin = choices.style().pixelMetric(QStyle.PixelMetric.PM_FocusFrameHMargin, None, choices) + 1
     for width in range(420, 760, 4):
         dock.resize(width, 700)
-        qtbot.wait(1)
-        assert choices.verticalScrollBar().maximum() == 0, width
+        qtbot.waitUntil(lambda: choices.verticalScrollBar().maximum() == 0, timeout=WAIT)
         for row in range(choices.count()):
             option = QStyleOptionViewItem()
             choices.initViewItemOption(option)

@@ -101,8 +101,7 @@ def test_each_run_starts_when_the_one_before_has_ended(
     lab.set_current("pretraining/live")  # the next one leaves alone what was chosen by hand
     end(RunFolder(outputs / "pretraining" / "first"))
     qtbot.waitUntil(lambda: started == ["first", "second"], timeout=WAIT)
-    qtbot.waitUntil(lambda: lab.queue.state.items == (), timeout=WAIT)
-    assert lab.row("pretraining/second") is not None
+    qtbot.waitUntil(lambda: lab.queue.state.items == () and lab.row("pretraining/second") is not None, timeout=WAIT)
     current = lab.current()
     assert current is not None
     assert current.run.id == "live"

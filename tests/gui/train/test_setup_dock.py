@@ -472,10 +472,13 @@ def test_no_line_of_the_estimate_is_lost_in_a_low_panel_and_its_buttons_are_in_s
     qtbot.waitUntil(lambda: dock.estimate.text() != "", timeout=WAIT)
     for size in ((340, 240), (300, 200), (600, 220)):
         dock.resize(*size)
-        qtbot.wait(1)
-        assert dock.estimate.height() >= dock.estimate.heightForWidth(dock.estimate.width()), size
-        for button in (dock.train_button, dock.queue_button):
-            assert button.visibleRegion().boundingRect().size() == button.size(), size
+
+        def fits(size: tuple[int, int] = size) -> None:
+            assert dock.estimate.height() >= dock.estimate.heightForWidth(dock.estimate.width()), size
+            for button in (dock.train_button, dock.queue_button):
+                assert button.visibleRegion().boundingRect().size() == button.size(), size
+
+        qtbot.waitUntil(fits, timeout=WAIT)
 
 
 def test_a_corpus_that_was_built_in_other_tokens_is_said_to_be_cut_anew(

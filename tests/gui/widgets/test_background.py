@@ -13,7 +13,7 @@ import pytest
 import shiboken6
 from PySide6.QtCore import QObject
 from pytestqt.qtbot import QtBot
-from waits import WAIT
+from waits import SECONDS, WAIT
 
 from llmlab.core.errors import LabError
 from llmlab_gui.host.long_work import LongWork
@@ -41,7 +41,7 @@ def test_long_work_is_named_by_what_is_under_way(qtbot: QtBot) -> None:
     work, done = LongWork(), []
     gates = {name: threading.Event() for name in ("alpha", "beta")}
     for name, gate in gates.items():
-        work.run(f"Deleting {name}", lambda _, gate=gate: gate.wait(WAIT / 1000), done.append, print)
+        work.run(f"Deleting {name}", lambda _, gate=gate: gate.wait(SECONDS), done.append, print)
     assert work.working == Working("Deleting alpha")
     gates["alpha"].set()
     qtbot.waitUntil(lambda: len(done) == 1, timeout=WAIT)
@@ -87,9 +87,9 @@ def test_shutdown_leaves_no_thread_and_delivers_nothing(qtbot: QtBot) -> None:
     background = Background()
     begun, go_on = threading.Event(), threading.Event()
     delivered: list[object] = []
-    background.run(lambda: (begun.set(), go_on.wait(5)), delivered.append, delivered.append)
+    background.run(lambda: (begun.set(), go_on.wait(SECONDS)), delivered.append, delivered.append)
     background.run(lambda: "never begun", delivered.append, delivered.append)
-    assert begun.wait(5)
+    assert begun.wait(SECONDS)
     go_on.set()
     background.shutdown()
     background.run(lambda: "too late", delivered.append, delivered.append)
@@ -129,10 +129,10 @@ def test_shutdown_or_the_end_of_its_owner_ends_work_that_looks_whether_anyone_wa
             ended.set()
 
     background.run(work, print, print)
-    assert begun.wait(5)
+    assert begun.wait(SECONDS)
     if deleted:
         shiboken6.delete(owner)
-        ended.wait(5)
+        ended.wait(SECONDS)
     all_ended = ended.is_set()
     background.shutdown()
     assert all_ended or not deleted
@@ -142,12 +142,12 @@ def test_shutdown_or_the_end_of_its_owner_ends_work_that_looks_whether_anyone_wa
 def test_what_is_found_for_an_owner_that_qt_has_deleted_is_dropped(qtbot: QtBot) -> None:
     background, delivered = Background(owner := QObject()), list[object]()
     go_on = threading.Event()
-    background.run(lambda: go_on.wait(5), delivered.append, delivered.append)
+    background.run(lambda: go_on.wait(SECONDS), delivered.append, delivered.append)
     assert background._pool is not None
     told = background._pool.submit(background.tell, delivered.append, "told")
     shiboken6.delete(owner)
     go_on.set()
-    told.result(5)  # no error in the thread either: nothing touches what is gone
+    told.result(SECONDS)  # no error in the thread either: nothing touches what is gone
     qtbot.wait(20)
     assert delivered == []
     background.shutdown()

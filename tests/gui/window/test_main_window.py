@@ -246,9 +246,8 @@ def test_tables_show_five_rows_and_their_chief_columns_on_a_laptop(same_window: 
         return notebook._room.viewport().height() - notebook._room.widget().minimumSizeHint().height()
 
     row = notebook.table.verticalHeader().defaultSectionSize()  # another font may need more than this one
-    qtbot.waitUntil(notebook.table.isVisible, timeout=WAIT)
-    QTest.qWait(100)  # the docks have their places a little later
-    assert spare() >= row
+    # The docks have their places a little later.
+    qtbot.waitUntil(lambda: notebook.table.isVisible() and spare() >= row, timeout=WAIT)
 
 
 @pytest.mark.slow
@@ -363,10 +362,13 @@ def test_a_panel_that_a_page_opens_beside_it_can_be_read(same_window: MainWindow
         qtbot.wait(20)
         window.lab.dock_requested.emit("walk")
         walk, loss = window.docks["walk"], window.docks["loss"]
-        qtbot.waitUntil(lambda: is_seen(walk), timeout=WAIT)  # noqa: B023
-        qtbot.wait(20)
-        assert walk.height() > 1.3 * loss.height(), (walk.height(), loss.height())
-        assert walk.width() > 380
+
+        def is_large(walk: QWidget = walk, loss: QWidget = loss) -> None:
+            assert is_seen(walk)
+            assert walk.height() > 1.3 * loss.height(), (walk.height(), loss.height())
+            assert walk.width() > 380
+
+        qtbot.waitUntil(is_large, timeout=WAIT)
 
 
 def test_an_arrangement_outlasts_minimising_and_hiding(same_window: MainWindow, qtbot: QtBot) -> None:

@@ -68,7 +68,7 @@ def test_a_run_whose_rank_0_runs_out_of_memory_as_it_collects_the_model_ends_wit
     with mock.patch.object(parallel.Sharded, "whole", whole), ranks(run, 2) as forks:
         wait_until(lambda: run.recorded_status().step > 2)
         request(run, "inspect", question="parameters", values={}, out="parameters-0123456789ab")
-        assert [fork.wait(30) for fork in forks] == [1, 1]
+        assert [fork.wait() for fork in forks] == [1, 1]
     assert run.status().state == "failed"
     assert events_of(run, "failed")[0]["what"] == "There was not enough memory."
 
@@ -92,7 +92,7 @@ def by_two(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 def _fail_in_step(run: RunFolder, does: Callable[[], object], codes: tuple[int, int], *, behind: bool = False) -> str:
     """What a run says that ended because rank 1 did that in its step 8, or behind it."""
     with in_step(8, 1, does, behind=behind), ranks(run, 2) as forks:
-        assert tuple(fork.wait(30) for fork in forks) == codes
+        assert tuple(fork.wait() for fork in forks) == codes
     assert run.status().state == "failed"
     (failed,) = events_of(run, "failed")
     assert failed["do"] == "Resume the run: it starts from its newest checkpoint."
@@ -119,7 +119,7 @@ def test_a_run_that_loses_a_process_fails_with_its_reason_and_goes_on_where_it_w
     assert differences(by_two, run) == []
     run = new_run(outputs, STEPS, "memory", **SAVING)
     with in_step(8, 1, _run_out_of_memory), ranks(run, 2) as forks:
-        assert [fork.wait(30) for fork in forks] == [1, 1]
+        assert [fork.wait() for fork in forks] == [1, 1]
     assert events_of(run, "failed")[0]["what"] == "Process 1 of the run's 2 failed. There was not enough memory."
 
 
@@ -140,7 +140,7 @@ def test_rank_0_is_killed_as_it_saves_or_finds_a_full_disk_and_nothing_saved_is_
             plain(path, *given, **named)
 
         with mock.patch.object(checkpoints, "write_json", write_json), ranks(run, 2) as forks:
-            assert [fork.wait(30) for fork in forks] == [1 if name == "full" else -signal.SIGKILL, 1]
+            assert [fork.wait() for fork in forks] == [1 if name == "full" else -signal.SIGKILL, 1]
         assert (run.status().state, [saved.step for saved in list_checkpoints(run.checkpoints)]) == (state, [5])
         train_by(run, 2)
         assert differences(by_two, run) == []
@@ -169,7 +169,7 @@ def test_what_was_learned_is_saved_though_another_process_is_lost_in_a_pause(out
         wait_until(lambda: run.status().state == "paused")
         forks[1].kill()
         forks[0].terminate()  # as torchrun does then
-        assert forks[0].wait(30) == 0
+        assert forks[0].wait() == 0
     assert run.status().state == "stopped"
     assert list_checkpoints(run.checkpoints)[-1].step == run.status().step
 
@@ -223,7 +223,7 @@ def test_a_process_that_the_system_holds_is_killed_once_another_has_ended_and_no
 
         monkeypatch.setattr(over, "wait", look)
         jobs_ranks._end_what_is_held(run, 2, over, ended := set())
-        assert held.wait(30) == -signal.SIGKILL
+        assert held.wait() == -signal.SIGKILL
         assert ended == {held.pid}
     finally:
         for process in (held, other):

@@ -18,6 +18,7 @@ from forks import Fork, forked, wait_until
 from kills import events_of
 from ranks import SETTINGS
 from small_runs import names_of_events, new_run
+from waits import SECONDS
 
 from llmlab.jobs import ranks as jobs_ranks
 from llmlab.jobs.launcher import request, start_worker
@@ -107,7 +108,7 @@ def test_the_launcher_starts_all_processes_and_none_outlives_torchrun(outputs: P
     processes = psutil.Process(launched.pid).children()
     assert len(processes) >= 2  # and perhaps one that makes copies of itself for this test (tests/fork_server.py)
     launched.kill()
-    psutil.wait_procs(processes, timeout=20)
+    psutil.wait_procs(processes, timeout=SECONDS)
     assert not any(process.is_running() for process in processes)
     assert run.status().state == "interrupted"
     steps = [event["step"] for event in events_of(run, "step")]
