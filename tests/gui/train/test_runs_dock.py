@@ -599,6 +599,7 @@ def test_a_run_that_is_renamed_stays_current_and_in_the_charts(
         row = lab.row(f"pretraining/{name}")
         assert row is not None
         monkeypatch.setattr(dock, "ask_name", lambda _row, new=new: new)
+        dock.filter.setFocus()  # a row that the keyboard chooses is opened a little later
         select_row(dock.table, row.id)
         dock.table.setFocus()
         qtbot.keyClick(dock.table, Qt.Key.Key_F2)
