@@ -48,7 +48,7 @@ class AdapterDock(AnswerDock):
 
     def stale(self) -> str:
         """Of another model: what fine-tuning changed is the same on every prompt."""
-        return self.session.stale(self.archive, prompt=False) if self.archive is not None else ""
+        return self.session.choice.stale(self.archive, prompt=False) if self.archive is not None else ""
 
     def pictures(self) -> list[QWidget]:
         return [self.map, self.spectrum] if self.archive is not None else []

@@ -7,6 +7,7 @@ What a new model or prompt makes pointless is cancelled.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ from PySide6.QtCore import QObject, Signal
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
 from llmlab.models.reference import without_folders
-from llmlab_gui.host.findings import Findings, Subject, Subjects
+from llmlab_gui.host.findings import Findings
 from llmlab_gui.host.following import Following
 from llmlab_gui.host.inspection_plan import first_tokens, slow_aspects, too_long, what_to_ask
 from llmlab_gui.host.messages import ModelAbout, TokenizedPrompt
+from llmlab_gui.host.model_choice import ModelChoice, Subject
 from llmlab_gui.host.process import ModelHost, Request
 from llmlab_gui.host.recent import Recent, RecentModel
 from llmlab_gui.host.requests import Failed, Pending, Requests, Then
@@ -34,7 +36,6 @@ class InspectionSession(PointedAt):
     """The store of the inspection panels; one per lab."""
 
     about_changed = Signal()  # another active model, or none
-    chosen_changed = Signal()  # another model was chosen, which is not open yet; or it could not be opened
     tokens_changed = Signal()  # the tokens of the prompt
     inspection_changed = Signal()  # the latest answer to `inspect`, or none
     working_changed = Signal()
@@ -63,14 +64,10 @@ class InspectionSession(PointedAt):
         self.inspection: Archive | None = None
         self.trouble: LabError | None = None
         self._unread: LabError | None = None
-        self.refused = False  # whether the model that was chosen last could not be opened
-        self._refusal: LabError | None = None  # why
         self.recent = Recent()
         self.following = Following(step_of, self)
         self.following.due.connect(self._look_again)
-        self._chosen = ""  # the reference of the model that was chosen last
-        self._subjects = Subjects()
-        self._tokens_about: Subject | None = None
+        self.choice = ModelChoice(self._subject, self)
         self._requests = Requests(self)
         self._requests.working_changed.connect(self._working_changed)
         self._needs: dict[str, tuple[str, ...]] = {}
@@ -79,29 +76,20 @@ class InspectionSession(PointedAt):
         self._again = False  # the next look is one of many at a live model: nobody is told
         self._typing = settling_timer(self, _TYPING_PAUSE_MS, self._tokenize_prompt)
         self._look = settling_timer(self, 0, self._inspect_if_needed)  # several panels that open at once ask once
-        self.selection_changed.connect(self.stay)  # whoever points at something of the active model means that one
+        # Whoever points at something of the active model means that one.
+        self.selection_changed.connect(self.choice.stay)
 
     # The model ---------------------------------------------------------------------------------------------------
 
     def open(self, reference: str) -> None:
         """Makes a model the active one. While it loads, and when that fails, the one before stays.
 
-        What is known of that one is stale from now on: see `stale`.
+        What is known of that one is stale from now on: see `choice`.
         """
         self._give_way()
         pending = Pending(f"Opening {without_folders(reference)}", bound=False, key="open")
         self._requests.wait(self.host.open(reference), pending, self._take_about, self._take_refusal)
-        self._choose(reference)
-
-    def stay(self) -> None:
-        """The active model after all, since the one that was chosen could not be opened."""
-        if self.refused:
-            self._choose(self.about.reference if self.about is not None else "")
-
-    def read(self, error: LabError) -> None:
-        """Somebody has waved a message away: where it said why a model was not opened, the active one is meant now."""
-        if error is self._refusal:
-            self.stay()
+        self.choice.choose(reference)
 
     def close(self) -> None:
         """No model is active any more, and none is offered again."""
@@ -110,7 +98,7 @@ class InspectionSession(PointedAt):
         self._drop_bound()
         self.about = None
         self.following.open(None)
-        self._choose("")
+        self.choice.choose("")
         self._forget()
         self.about_changed.emit()
 
@@ -123,7 +111,7 @@ class InspectionSession(PointedAt):
 
     def set_prompt(self, text: str, beginning: bool, *, at_once: bool = False) -> None:
         """What the model reads. It is looked at when typing pauses, or `at_once`."""
-        self.stay()
+        self.choice.stay()
         if (text, beginning) == (self.text, self.beginning):
             return
         self.text, self.beginning = text, beginning
@@ -153,7 +141,7 @@ class InspectionSession(PointedAt):
 
     def refresh(self) -> None:
         """Looks again, after a failure or a cancellation, or because a live model has learned since."""
-        self.stay()
+        self.choice.stay()
         self._set_trouble(None)
         self._findings.clear()
         if self._tokenized:
@@ -238,12 +226,12 @@ class InspectionSession(PointedAt):
             self._requests.drop(request)
             return
         if self.opening:  # whoever chose a folder need not look for it again
-            self.recent.add_cancelled(self._chosen)
+            self.recent.add_cancelled(self.choice.model)
             self.recent_changed.emit()
         inspecting = self._requests.running("inspect")
         alone = inspecting and not self._findings.decline()
         self._requests.drop_all()
-        self._choose(self.about.reference if self.about is not None else "")
+        self.choice.choose(self._subject().model)
         if alone:
             self._set_trouble(LabError("The inspection was cancelled.", "", "Inspect again when you like."))
 
@@ -251,43 +239,6 @@ class InspectionSession(PointedAt):
         """What is slow comes after what someone waits for; it is asked for again when that is answered."""
         if self._findings.found:
             self._requests.supersede("inspect")
-
-    # What is stale ------------------------------------------------------------------------------------------------
-
-    def stale(self, archive: Archive | None = None, *, prompt: bool = True) -> str:
-        """What an archive is about, `of alpha, step 300`, when that is not what is chosen; "" when it is.
-
-        archive: None for the tokens of the prompt. prompt: whether it is about the prompt, too.
-        """
-        about = self._tokens_about if archive is None else self._subjects.of(archive)
-        now = Subject(self._chosen, self.text, self.beginning)
-        return "" if about is None else self._subjects.words(about, now, prompt=prompt)
-
-    @property
-    def undecided(self) -> bool:
-        """Whether another model was chosen than the active one, and is being opened or could not be."""
-        return self._chosen != (self.about.reference if self.about is not None else "")
-
-    def _noting(self, model: str, then: Then) -> Then:
-        """`then`, with a note of what the archive is about: the prompt of now, since another one drops the question."""
-        about = Subject(model, self.text, self.beginning)
-
-        def noted(archive: Archive) -> None:
-            self._subjects.note(archive, about)
-            then(archive)
-
-        return noted
-
-    def _choose(self, reference: str, *, refused: bool = False) -> None:
-        if (reference, refused) != (self._chosen, self.refused):
-            self._chosen, self.refused = reference, refused
-            self.chosen_changed.emit()
-
-    def _take_refusal(self, error: LabError) -> None:
-        """The model before stays; as long as nobody turns to it, what is known of it is marked as stale."""
-        self._refusal = error
-        self._choose(self._chosen, refused=True)
-        self.failed.emit(error)
 
     # What is under way -------------------------------------------------------------------------------------------
 
@@ -332,6 +283,23 @@ class InspectionSession(PointedAt):
         for timer in (self._typing, self._look):
             timer.stop()  # last: the end of a question is a reason to look again
 
+    def _subject(self) -> Subject:
+        return Subject(self.about.reference if self.about is not None else "", self.text, self.beginning)
+
+    def _noting(self, model: str, then: Then) -> Then:
+        """`then`, with a note of what the archive is about: the prompt of now, since another one drops the question."""
+        about = dataclasses.replace(self._subject(), model=model)
+
+        def noted(archive: Archive) -> None:
+            self.choice.note(archive, about)
+            then(archive)
+
+        return noted
+
+    def _take_refusal(self, error: LabError) -> None:
+        self.choice.refuse(error)
+        self.failed.emit(error)
+
     def _working_changed(self) -> None:
         self.working_changed.emit()
         if self.working is None and self._tokenized:
@@ -365,8 +333,8 @@ class InspectionSession(PointedAt):
     def _take_about(self, about: ModelAbout) -> None:
         self._drop_bound()
         self.about = about
-        self._subjects.name(about.reference, about.name)
-        self._choose(about.reference)
+        self.choice.name(about.reference, about.name)
+        self.choice.choose(about.reference)
         self._forget()
         count = (about.n_layer, about.n_head)
         layer, head = (
@@ -417,7 +385,7 @@ class InspectionSession(PointedAt):
         self._tokenized = True
         self.tokens = list(prompt.tokens)
         if self.about is not None:
-            self._tokens_about = Subject(self.about.reference, self.text, self.beginning)
+            self.choice.tokens = self._subject()
         self.hover(-1)
         self.tokens_changed.emit()
         self._look.start()
@@ -471,7 +439,7 @@ class InspectionSession(PointedAt):
 
     def _show(self, known: Archive) -> None:
         if self.about is not None:
-            self._subjects.note(known, Subject(self.about.reference, self.text, self.beginning))
+            self.choice.note(known, self._subject())
         self._set_inspection(known)
 
     def _take_trouble(self, error: LabError) -> None:

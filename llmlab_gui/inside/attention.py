@@ -101,7 +101,7 @@ class AttentionDock(InspectionDock):
     def stale(self) -> str:
         """Of the heads: the view of one comes after them, and is dimmed by itself until then."""
         archive = self._heads_of or self._viewed()
-        return self.session.stale(archive) if archive is not None else ""
+        return self.session.choice.stale(archive) if archive is not None else ""
 
     def _viewed(self) -> Archive | None:
         if self.view == ROLLOUT:
@@ -140,7 +140,7 @@ class AttentionDock(InspectionDock):
         """The view of one head by itself, when it is of another prompt than the heads, or another head was chosen that
         is not here yet."""
         of_all, viewed = super()._mark_stale(), self._viewed()
-        of_prompt = self.session.stale(viewed) if viewed is not None else ""
+        of_prompt = self.session.choice.stale(viewed) if viewed is not None else ""
         of_head = "" if of_all else of_prompt or self._of_another_head()
         self._head_veil.say(of_head)
         return of_all or of_head

@@ -121,7 +121,7 @@ class CompareDock(AnswerDock):
         """Of other models than those in the boxes, whichever is active, or of another prompt."""
         if self.archive is None:
             return ""
-        if self.session.undecided or self._compared != (self.a.reference, self.b.reference):
+        if self.session.choice.undecided or self._compared != (self.a.reference, self.b.reference):
             return "of {} and {}".format(*self._compared)
         return "" if self._prompt_then == (self.session.text, self.session.beginning) else "of another prompt"
 

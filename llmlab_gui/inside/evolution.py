@@ -102,7 +102,7 @@ class EvolutionDock(InspectionDock):
         """Of another prompt; the run is the one in the box, whichever model is active, until another one is opened."""
         if not self.film.frames:
             return ""
-        if self.session.undecided:
+        if self.session.choice.undecided:
             return f"of {self.run_box.currentText()}"
         return "" if self._prompt_then == (self.session.text, self.session.beginning) else "of another prompt"
 

@@ -65,7 +65,7 @@ class InspectionDock(ExportingDock):
         session = self.session
         for changed in (
             session.about_changed,
-            session.chosen_changed,
+            session.choice.changed,
             session.prompt_changed,
             session.tokens_changed,
             session.inspection_changed,
@@ -89,7 +89,7 @@ class InspectionDock(ExportingDock):
 
     def stale(self) -> str:
         """What that is about when it is not what is chosen: `of alpha, step 300`; "" when it is."""
-        words = (self.session.stale(archive) for archive in self.shown_archives() if archive is not None)
+        words = (self.session.choice.stale(archive) for archive in self.shown_archives() if archive is not None)
         return next((said for said in words if said), "")
 
     def trouble(self) -> LabError | None:
@@ -239,7 +239,7 @@ class InspectionDock(ExportingDock):
 
     def _way_out(self) -> tuple[()] | tuple[str, Callable[[], object]]:
         """The words and the work of a button beside what is stale, where there is one."""
-        return ("Stay with it", self.session.stay) if self.session.refused else ()
+        return ("Stay with it", self.session.choice.stay) if self.session.choice.refused else ()
 
     def shortening(self) -> tuple[str, Callable[[], object] | None]:
         """The words and the work of a button, where the active model cannot read the whole prompt."""
@@ -323,7 +323,7 @@ class AskingDock(AnswerDock):
 
     def trouble(self) -> LabError | None:
         """Why the prompt cannot be read, unless what is shown does not rest on it."""
-        there = self.archive is not None and not self.session.stale(self.archive)
+        there = self.archive is not None and not self.session.choice.stale(self.archive)
         return None if there else self.session.unread
 
     def stale(self) -> str:

@@ -72,7 +72,7 @@ class PromptDock(InspectionDock):
         return ()
 
     def stale(self) -> str:
-        return self.session.stale() if self.session.tokens else ""
+        return self.session.choice.stale() if self.session.tokens else ""
 
     def update_state(self) -> None:
         super().update_state()

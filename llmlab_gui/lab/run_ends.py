@@ -77,7 +77,7 @@ class RunEnds(QObject):
         row = self._live_row()
         if row is None or row.id != run_id or not list_checkpoints(row.run.checkpoints):
             return False
-        if not self._inspection.undecided:
+        if not self._inspection.choice.undecided:
             self._inspection.open(f"{row.run.path}@latest")
         return True
 

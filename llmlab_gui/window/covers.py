@@ -36,7 +36,7 @@ class Covers(QObject):
         lab = window.lab
         lab.error_raised.connect(self.messages.show_error)
         lab.error_over.connect(self.messages.withdraw)
-        self.messages.dismissed.connect(lab.inspection.read)
+        self.messages.dismissed.connect(lab.inspection.choice.read)
         self.messages.changed.connect(self.place)
         self.welcome.tour_wanted.connect(self.start_tour)
         lab.runs_changed.connect(self._runs_changed)

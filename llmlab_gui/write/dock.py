@@ -208,7 +208,7 @@ class WriteDock(LabDock):
             box.currentIndexChanged.connect(self._mark_stale)
         self.second.changed.connect(self._mark_stale)
         self.chat.toggled.connect(self._mark_stale)
-        for changed in (self.lab.inspection.about_changed, self.lab.inspection.chosen_changed):
+        for changed in (self.lab.inspection.about_changed, self.lab.inspection.choice.changed):
             changed.connect(self._mark_stale)
         self.ahead.list.picked.connect(self._append_to_prompt)
         self.ahead.answered.connect(self._mark_stale)
@@ -255,7 +255,7 @@ class WriteDock(LabDock):
             model = self.picker.reference()
         except LabError:  # none, or its checkpoints are still being read
             model = ""
-        if self.picker.active and self.lab.inspection.undecided:  # another one is to be active
+        if self.picker.active and self.lab.inspection.choice.undecided:  # another one is to be active
             model = ""
         prompt, chat = self.prompt.toPlainText(), self.chat.isChecked()
         other = "" if prompt == self._prompt_then else "of another prompt"
@@ -385,7 +385,7 @@ class WriteDock(LabDock):
     def _stay(self) -> None:
         """The active model is asked after all, since the one that was chosen could not be opened."""
         if self.picker.active:
-            self.lab.inspection.stay()
+            self.lab.inspection.choice.stay()
 
     def _ask_next(self) -> None:
         """Asks while someone looks."""

@@ -79,19 +79,19 @@ def test_what_is_known_of_a_model_is_stale_as_soon_as_another_is_chosen_also_whe
     for reference in ("error", "crash"):
         session.open(reference)
         for archive in (found, answer, None):  # None: the tokens
-            assert session.stale(archive) == "of small"
-        qtbot.waitUntil(lambda: session.refused, timeout=WAIT)
-        assert session.stale(found) == "of small"
-        session.stay()
-        assert session.stale(found) == session.stale() == ""
+            assert session.choice.stale(archive) == "of small"
+        qtbot.waitUntil(lambda: session.choice.refused, timeout=WAIT)
+        assert session.choice.stale(found) == "of small"
+        session.choice.stay()
+        assert session.choice.stale(found) == session.choice.stale() == ""
     session.open("error")
-    qtbot.waitUntil(lambda: session.refused, timeout=WAIT)
+    qtbot.waitUntil(lambda: session.choice.refused, timeout=WAIT)
     again = inspected(qtbot, session, "When Mary")  # whoever types turns to the model that is open
-    assert session.stale(again) == session.stale() == ""
-    assert session.stale(found) == "of another prompt"
-    assert session.stale(found, prompt=False) == ""
+    assert session.choice.stale(again) == session.choice.stale() == ""
+    assert session.choice.stale(found) == "of another prompt"
+    assert session.choice.stale(found, prompt=False) == ""
     opened(qtbot, session, "small@live")
-    assert session.stale(again) == "of small"
+    assert session.choice.stale(again) == "of small"
     qtbot.waitUntil(lambda: session.working is None and session.inspection not in (None, again), timeout=WAIT)
 
 

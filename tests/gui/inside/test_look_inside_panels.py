@@ -53,8 +53,10 @@ def window(window_of_a_run: MainWindow, same_window: MainWindow, qtbot: QtBot) -
     session.set_prompt(PROMPT, False, at_once=True)
     window.use_workspace(LOOK_INSIDE)
     window.look_inside("real@10")
-    qtbot.waitUntil(lambda: not session.undecided and session.working is None, timeout=WAIT)
-    qtbot.waitUntil(lambda: session.inspection is not None and not session.stale(session.inspection), timeout=WAIT)
+    qtbot.waitUntil(lambda: not session.choice.undecided and session.working is None, timeout=WAIT)
+    qtbot.waitUntil(
+        lambda: session.inspection is not None and not session.choice.stale(session.inspection), timeout=WAIT
+    )
     return window
 
 
@@ -77,7 +79,8 @@ def test_the_panels_agree_with_each_other(window: MainWindow, qtbot: QtBot, tmp_
 
     # The bars sum to the logit that the lens' last row is made of.
     qtbot.waitUntil(
-        lambda: contributions.attribution is not None and not session.stale(contributions.attribution), timeout=WAIT
+        lambda: contributions.attribution is not None and not session.choice.stale(contributions.attribution),
+        timeout=WAIT,
     )
     attribution = contributions.attribution
     assert attribution is not None

@@ -111,7 +111,7 @@ def test_numbers_of_another_model_or_prompt_are_dimmed_and_named_until_they_are_
     # It cannot be opened: the one before stays, dimmed until somebody turns to it.
     host.fail["open"] = REFUSAL
     host.release()
-    qtbot.waitUntil(lambda: session.refused, timeout=WAIT)
+    qtbot.waitUntil(lambda: session.choice.refused, timeout=WAIT)
     assert dimmed(dock) == before
     assert dock._veil is not None
     assert dock._veil._button.text() == "Stay with it"
@@ -120,13 +120,13 @@ def test_numbers_of_another_model_or_prompt_are_dimmed_and_named_until_they_are_
 
     # So do a head or a token that is chosen, and the message that is waved away.
     host.fail["open"] = REFUSAL
-    for turn in (lambda: session.select(head=1 - session.selection.head), lambda: session.read(REFUSAL)):
+    for turn in (lambda: session.select(head=1 - session.selection.head), lambda: session.choice.read(REFUSAL)):
         session.open("beta")
         host.release()
-        qtbot.waitUntil(lambda: session.refused, timeout=WAIT)
+        qtbot.waitUntil(lambda: session.choice.refused, timeout=WAIT)
         assert dimmed(dock) == before
         turn()
-        assert not session.refused
+        assert not session.choice.refused
 
     # It ends while it is read, or is not wanted any more.
     session.open("beta")
@@ -363,7 +363,7 @@ def test_what_the_active_model_wrote_is_dimmed_as_soon_as_another_is_chosen(qtbo
     assert not dock.first_name.isHidden()
     host.fail["open"] = REFUSAL
     host.release()
-    qtbot.waitUntil(lambda: session.refused, timeout=WAIT)
+    qtbot.waitUntil(lambda: session.choice.refused, timeout=WAIT)
     assert dock._text_veil.words == "of another model"
     dock._stay()  # whoever types or generates means the active one
     assert dock._text_veil.words == ""
