@@ -21,7 +21,8 @@ from llmlab_gui.diagnose.causes import CausesForm
 from llmlab_gui.diagnose.evidence import EvidenceForm
 from llmlab_gui.diagnose.reveal import RevealView
 from llmlab_gui.lab.dock import LabDock
-from llmlab_gui.lab.lab import Lab, RunRow
+from llmlab_gui.lab.lab import Lab
+from llmlab_gui.lab.run_rows import RunRow
 from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.buttons import push_button
 from llmlab_gui.widgets.labels import PrimaryButton, QuietLabel, scrolled

@@ -12,8 +12,8 @@ from llmlab.store.events import Event
 from llmlab.store.history import RunHistory
 from llmlab.store.overview import Overview
 from llmlab.store.run_folder import RunStatus
+from llmlab_gui.lab.run_rows import RunRow
 from llmlab_gui.lab.run_watcher import RunWatcher
-from llmlab_gui.lab.runs_poller import RunRow
 
 
 class FollowedRuns(QObject):

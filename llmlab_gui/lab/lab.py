@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from PySide6.QtCore import QObject, QTimer, Signal
 from PySide6.QtGui import QColor
@@ -27,9 +27,8 @@ from llmlab_gui.lab.run_colors import RunColors
 from llmlab_gui.lab.run_controller import RunController
 from llmlab_gui.lab.run_ends import RunEnds
 from llmlab_gui.lab.run_queue import QueueRunner
-from llmlab_gui.lab.runs_poller import RunRow, RunsPoller, newest_first, told_apart
-
-__all__ = ["Lab", "RunRow"]
+from llmlab_gui.lab.run_rows import RunRow, called, newest_first, told_apart
+from llmlab_gui.lab.runs_poller import RunsPoller
 
 # Several runs report at once; their news is told together.
 _COALESCE_MS = 100
@@ -103,10 +102,8 @@ class Lab(QObject):
         self.queue.failed.connect(self.error_raised)
         self.notebook.failed.connect(self.error_raised)
         self.notebook.said.connect(self.said)
-        for begun in (self.controller.started, self.controller.took_turn):
-            begun.connect(lambda _: self.notebook.refresh())
-        self.run_ended.connect(lambda _: self.notebook.refresh())
-        self.run_renamed.connect(lambda *_: self.notebook.refresh())
+        for happened in (self.controller.started, self.controller.took_turn, self.run_ended, self.run_renamed):
+            happened.connect(lambda *_: self.notebook.refresh())
         self.runs_changed.connect(self.queue.runs_changed)
         self._followed = FollowedRuns(self)
         self._followed.history_reset.connect(self.history_reset)
@@ -139,25 +136,16 @@ class Lab(QObject):
 
     def row_called(self, name: str) -> RunRow | None:
         """The run that a reference names: by its id where that is enough, by TRACK/ID, or by its folder."""
-        path = PurePath(name)
-        if path.is_absolute():  # perhaps of another outputs folder
-            row = self._rows.get("/".join(path.parts[-2:]))
-            return row if row is not None and row.run.path.resolve() == Path(path).resolve() else None
-        return self._rows.get(name) or next((row for row in self.runs() if row.name == name), None)
+        return called(name, self._rows)
 
     def current(self) -> RunRow | None:
         """The run that the docks are about."""
         return self._rows.get(self._current)
 
     def current_model(self, *, live: bool = True) -> str:
-        """A reference to the current run as it trains, else to what it saved last; "" where there is nothing yet.
-
-        live: False for what it saved last in any case.
-        """
+        """`RunRow.model` of the current run; "" where there is none."""
         row = self.current()
-        if live and row is not None and row.status.live:
-            return f"{row.run.path}@live"
-        return f"{row.run.path}@latest" if row is not None and row.saved else ""
+        return row.model(live=live) if row is not None else ""
 
     def set_current(self, run_id: str) -> None:
         """Makes a run the one that the docks are about; "" for none."""
@@ -311,7 +299,8 @@ class Lab(QObject):
                 rows = [known[old] if row.id == new else row for row in rows if row.id != old]
                 rows += [] if known[old] in rows else [known[old]]
         fresh = [row for row in rows if row.id not in known and row.status.live]
-        self._rows = {row.id: row for row in told_apart([self._up_to_date(row) for row in rows])}
+        newer = [self._followed.with_newer_status(row).unless_over(known.get(row.id)) for row in rows]
+        self._rows = {row.id: row for row in told_apart(newer)}
         for run_id, row in self._rows.items():
             if run_id in known:
                 self._ends.compare(known[run_id].status, row)
@@ -331,14 +320,6 @@ class Lab(QObject):
                 if row.id != self._current:
                     self.run_appeared.emit(row.id)
         self.runs_changed.emit()
-
-    def _up_to_date(self, row: RunRow) -> RunRow:
-        """A row of a list, which may have been read before the end of a run that is known by now."""
-        row, known = self._followed.with_newer_status(row), self._rows.get(row.id)
-        if known is None or known.info.created != row.info.created or known.status.live or not row.status.live:
-            return row
-        began = row.status.attempt > known.status.attempt or row.status.heartbeat >= known.status.heartbeat
-        return row if began else replace(row, status=known.status)
 
     def _choose(self, in_turn: RunRow | None = None) -> None:
         """Turns to any run rather than to none. Of those that begin later only to one whose turn in this window's queue

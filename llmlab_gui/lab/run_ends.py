@@ -12,7 +12,7 @@ from llmlab.store.checkpoints import list_checkpoints
 from llmlab.store.events import Event, Paused, Resumed, Started
 from llmlab.store.run_folder import RunStatus
 from llmlab_gui.host.session import InspectionSession
-from llmlab_gui.lab.runs_poller import RunRow
+from llmlab_gui.lab.run_rows import RunRow
 
 
 class RunEnds(QObject):

@@ -11,7 +11,7 @@ from llmlab.core.errors import LabError
 from llmlab.jobs.queue import QueuedRun, QueueState, RunQueue
 from llmlab_gui.lab.folder_poller import Stamp, file_stamp
 from llmlab_gui.lab.run_controller import RunController
-from llmlab_gui.lab.runs_poller import RunRow
+from llmlab_gui.lab.run_rows import RunRow
 from llmlab_gui.widgets.background import Background
 
 # Another window, or a person with an editor, may change the file.

@@ -29,7 +29,7 @@ from llmlab.studies.papers.checks import options_of
 from llmlab.studies.papers.records import read_result
 from llmlab.studies.plans.records import CheckFolder, ExperimentFolder, ExperimentRecord, list_plans, settings_of
 from llmlab.training.kinds import kind_of
-from llmlab_gui.lab.runs_poller import RunRow
+from llmlab_gui.lab.run_rows import RunRow
 
 F = TypeVar("F", bound=ExperimentFolder)
 _LONGEST_NAME = 40  # characters; more has no place in a sentence

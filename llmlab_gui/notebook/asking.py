@@ -19,7 +19,8 @@ from llmlab.studies.papers.checks import inconclusive_anyway, quantities_of_chec
 from llmlab.studies.plans.records import ExperimentRecord
 from llmlab_gui.forms.field import value_text
 from llmlab_gui.lab.book import Anchors, Book
-from llmlab_gui.lab.lab import Lab, RunRow
+from llmlab_gui.lab.lab import Lab
+from llmlab_gui.lab.run_rows import RunRow
 from llmlab_gui.notebook.anchors import anchors_of, verdicts_before
 
 # Nats a token at which fine-tuning begins: a pretrained model is seldom worse on text that people wrote.

@@ -24,7 +24,8 @@ from llmlab.models.reference import without_folders
 from llmlab.store.history import read_history
 from llmlab.store.run_folder import RunFolder
 from llmlab_gui.forms.reference_box import ReferenceBox, offers
-from llmlab_gui.lab.lab import Lab, RunRow
+from llmlab_gui.lab.lab import Lab
+from llmlab_gui.lab.run_rows import RunRow
 from llmlab_gui.notebook.asking import ask_of_run
 from llmlab_gui.pages.browser import PageBrowser
 from llmlab_gui.pages.page import Page

@@ -23,7 +23,7 @@ from llmlab.core.run_settings import RunSettings
 from llmlab.core.settings import PretrainTrainSettings
 from llmlab.notebook.predictions import Prediction
 from llmlab_gui.lab.lab import Lab
-from llmlab_gui.lab.runs_poller import RunRow
+from llmlab_gui.lab.run_rows import RunRow
 from llmlab_gui.notebook.asking import ask_of_run
 from llmlab_gui.train.beside import Beside
 from llmlab_gui.widgets.labels import ProblemLabel

@@ -14,7 +14,8 @@ from llmlab.core.errors import LabError
 from llmlab.store.checkpoints import set_pinned
 from llmlab.store.events import CheckpointSaved, Event
 from llmlab_gui.lab.dock import LabDock
-from llmlab_gui.lab.lab import Lab, RunRow
+from llmlab_gui.lab.lab import Lab
+from llmlab_gui.lab.run_rows import RunRow
 from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.train.branch_dialog import ask_branch
 from llmlab_gui.train.checkpoint_rows import (

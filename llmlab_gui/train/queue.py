@@ -16,7 +16,7 @@ from llmlab.jobs.queue import QueuedRun
 from llmlab.notebook.predictions import from_dict
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.lab.lab import Lab
-from llmlab_gui.lab.runs_poller import RunRow
+from llmlab_gui.lab.run_rows import RunRow
 from llmlab_gui.widgets.icons import state_icon
 from llmlab_gui.widgets.labels import ProblemLabel, labelled
 from llmlab_gui.widgets.layouts import column

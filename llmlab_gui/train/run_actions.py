@@ -15,7 +15,7 @@ from llmlab.gpt.estimate import estimate_pretraining
 from llmlab.jobs.queue import QueuedRun
 from llmlab.notebook.predictions import Prediction
 from llmlab_gui.lab.lab import Lab
-from llmlab_gui.lab.runs_poller import RunRow
+from llmlab_gui.lab.run_rows import RunRow
 from llmlab_gui.notebook.asking import ask_of_run
 from llmlab_gui.train.beside import Beside
 from llmlab_gui.train.run_costs import short_of_disk

@@ -11,7 +11,7 @@ from llmlab.core.progress import Progress
 from llmlab.studies.upkeep import delete_run, what_rests_on
 from llmlab_gui.host.long_work import LongWork
 from llmlab_gui.lab.lab import Lab
-from llmlab_gui.lab.runs_poller import RunRow
+from llmlab_gui.lab.run_rows import RunRow
 from llmlab_gui.widgets.question import GONE_FOR_GOOD, ask_to_delete
 
 # Of what else rests on runs that are to be deleted: more than these fill the question.

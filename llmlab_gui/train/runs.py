@@ -17,7 +17,7 @@ from llmlab.studies.upkeep import rename_run, require_new_name
 from llmlab_gui.host.progress_strip import ProgressStrip
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.lab.lab import Lab
-from llmlab_gui.lab.runs_poller import RunRow
+from llmlab_gui.lab.run_rows import RunRow
 from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.train.run_deletions import RunDeletions
 from llmlab_gui.train.runs_table import COLUMNS, NAME, SHOW, RunDelegate, RunsModel

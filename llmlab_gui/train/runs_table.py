@@ -10,7 +10,7 @@ from PySide6.QtWidgets import QStyle, QStyleOptionViewItem, QTableView
 
 from llmlab.store.run_folder import SILENT, SILENT_ELSEWHERE, RunStatus
 from llmlab_gui.lab.lab import Lab
-from llmlab_gui.lab.runs_poller import RunRow
+from llmlab_gui.lab.run_rows import RunRow
 from llmlab_gui.widgets.numbers import count_text, created_text, stamp_text
 from llmlab_gui.widgets.row_tables import Column, DatedNames, Index, RowsModel, numbers
 from llmlab_gui.widgets.theme import current_theme

@@ -12,7 +12,8 @@ from PySide6.QtWidgets import QDialog, QDialogButtonBox, QLabel, QProgressBar, Q
 from llmlab.store.worker_folder import is_elsewhere
 from llmlab_gui.experiments.desk import ExperimentDesk
 from llmlab_gui.experiments.poller import ExperimentRow
-from llmlab_gui.lab.lab import Lab, RunRow
+from llmlab_gui.lab.lab import Lab
+from llmlab_gui.lab.run_rows import RunRow
 from llmlab_gui.widgets import question
 from llmlab_gui.widgets.layouts import column
 

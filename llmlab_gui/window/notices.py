@@ -14,7 +14,8 @@ from PySide6.QtWidgets import QApplication, QSystemTrayIcon, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab_gui.experiments.desk import ExperimentDesk
-from llmlab_gui.lab.lab import Lab, RunRow
+from llmlab_gui.lab.lab import Lab
+from llmlab_gui.lab.run_rows import RunRow
 from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.widgets.background import WindowError
 from llmlab_gui.widgets.icons import app_icon

@@ -8,7 +8,8 @@ from PySide6.QtWidgets import QComboBox, QLabel, QSizePolicy, QWidget
 from llmlab.core.errors import LabError
 from llmlab.store.checkpoints import Checkpoint, best_of, final_of, list_checkpoints
 from llmlab.store.events import CheckpointSaved, Event
-from llmlab_gui.lab.lab import Lab, RunRow
+from llmlab_gui.lab.lab import Lab
+from llmlab_gui.lab.run_rows import RunRow
 from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.labels import labelled
 from llmlab_gui.widgets.layouts import beside

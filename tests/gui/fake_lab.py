@@ -17,7 +17,8 @@ from llmlab.store.history import RunHistory
 from llmlab.store.run_folder import RunFolder, RunInfo, RunStatus
 from llmlab_gui.host.session import InspectionSession
 from llmlab_gui.lab.book import Book
-from llmlab_gui.lab.lab import Lab, RunRow
+from llmlab_gui.lab.lab import Lab
+from llmlab_gui.lab.run_rows import RunRow
 
 
 @dataclass
@@ -25,7 +26,7 @@ class FakeRow:
     run: RunFolder
     info: RunInfo
     status: RunStatus
-    saved, trains_here = RunRow.saved, RunRow.trains_here
+    saved, trains_here, model = RunRow.saved, RunRow.trains_here, RunRow.model
 
     @property
     def id(self) -> str:

@@ -21,7 +21,8 @@ from llmlab_gui.inside.lens import LensDock
 from llmlab_gui.lab import runs_poller as poller_module
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.run_ends import unended_pause
-from llmlab_gui.lab.runs_poller import RunRow, RunsPoller
+from llmlab_gui.lab.run_rows import RunRow
+from llmlab_gui.lab.runs_poller import RunsPoller
 from llmlab_gui.window.notices import sentence
 
 

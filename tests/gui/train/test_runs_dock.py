@@ -30,7 +30,8 @@ from llmlab.store.run_folder import RunFolder
 from llmlab.studies import upkeep
 from llmlab_gui.forms.reference_box import offers
 from llmlab_gui.host.messages import ModelAbout
-from llmlab_gui.lab.lab import Lab, RunRow
+from llmlab_gui.lab.lab import Lab
+from llmlab_gui.lab.run_rows import RunRow
 from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.train import run_deletions
 from llmlab_gui.train import runs as runs_dock

@@ -51,7 +51,7 @@ from llmlab.store import requests
 from llmlab_gui.finetune.setup import FinetuneSetupDock
 from llmlab_gui.host.progress_strip import ProgressStrip
 from llmlab_gui.lab.dock import is_seen
-from llmlab_gui.lab.runs_poller import RunRow
+from llmlab_gui.lab.run_rows import RunRow
 from llmlab_gui.pages.places import DOCK_IDS, EXPERIMENTS, LEARN, LOOK_INSIDE, PAPER, PRACTICE, TRAIN, WORKSPACES
 from llmlab_gui.train import run_actions
 from llmlab_gui.train.beside import Beside

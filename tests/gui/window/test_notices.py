@@ -17,7 +17,7 @@ from waits import WAIT
 from windows import MakeWindow
 
 from llmlab.core.errors import LabError
-from llmlab_gui.lab.runs_poller import RunRow
+from llmlab_gui.lab.run_rows import RunRow
 from llmlab_gui.widgets.background import as_lab_error
 from llmlab_gui.window.main_window import MainWindow
 from llmlab_gui.window.notices import sentence

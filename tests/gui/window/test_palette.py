@@ -19,7 +19,7 @@ from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.settings import PretrainSettings
 from llmlab_gui.host.messages import ModelAbout
 from llmlab_gui.host.selection import ChosenIntervention
-from llmlab_gui.lab.runs_poller import RunRow
+from llmlab_gui.lab.run_rows import RunRow
 from llmlab_gui.pages.library import load_all
 from llmlab_gui.pages.places import LEARN, LOOK_INSIDE, TRAIN, WRITE
 from llmlab_gui.window.commands import _ALSO, search_pages
