@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from PySide6.QtCore import QObject, Signal
+from PySide6.QtCore import QObject
 
 from llmlab.store.registry import list_runs
 from llmlab.store.run_folder import RunFolder, RunInfo, RunStatus
@@ -22,8 +22,6 @@ class _SeenRun:
 
 class RunsPoller(FolderPoller):
     """`found` has every readable run, newest first, at the first look and whenever something is different."""
-
-    looked = Signal()  # after each look
 
     def __init__(self, outputs: Path, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -49,10 +47,6 @@ class RunsPoller(FolderPoller):
             if seen.files.asked is not None
         ]
         return newest_first(rows)
-
-    def _look_closely(self, rows: list[RunRow]) -> bool:
-        self.looked.emit()
-        return False
 
     def _read(self, run: RunFolder) -> _SeenRun | None:
         if self.stopping:

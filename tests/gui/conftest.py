@@ -47,6 +47,12 @@ def forked_for_qt() -> None:
     forks_for_qt.install()
 
 
+@pytest.fixture(autouse=True, scope="session")
+def light(qapp: QApplication) -> None:
+    """The theme of the tests, whichever comes first."""
+    _light(qapp)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def not_collected_elsewhere() -> None:
     """As in the application: a collection in another thread would free Qt objects there, which can end the process.

@@ -19,6 +19,7 @@ from waits import WAIT
 
 from llmlab.store.run_folder import RunFolder
 from llmlab_gui.lab.dock import LabDock
+from llmlab_gui.lab.folder_poller import FolderPoller
 from llmlab_gui.window.main_window import MainWindow
 
 # A process that answers as a model's does, at once.
@@ -58,6 +59,15 @@ def dock_in_sight(qtbot: QtBot, dock: Dock, width: int, height: int) -> Iterator
         yield dock
     finally:
         dock.shutdown()
+
+
+def look_again(qtbot: QtBot, poller: FolderPoller) -> None:
+    """Has it look, and waits until what it found is told. Not with qtbot.waitSignal: a process can crash that
+    disconnects from a signal while another thread emits it (PySide 6.11)."""
+    looks: list[object] = []
+    poller._looked_at.connect(lambda asked, _: looks.append(asked))
+    poller.poke()
+    qtbot.waitUntil(lambda: poller._asked in looks, timeout=WAIT)
 
 
 def wait_until_freed(qtbot: QtBot, gone: weakref.ref[Any]) -> None:

@@ -189,9 +189,10 @@ def test_a_mystery_is_shown_without_what_another_had(
     dock._choose(second.full_name)
     qtbot.waitUntil(lambda: dock.evidence.marks.count() == 1, timeout=WAIT)
     assert dock.evidence.marks.item(0).text() == "loss@50  yours"
-    post, measuring = dock._measuring._post, dock._measuring
-    with qtbot.waitSignal(post.news, timeout=WAIT, check_params_cb=lambda told_by, *_: told_by is measuring):
-        go.set()
+    told: list[object] = []
+    dock._measuring.run(lambda: None, told.append, told.append)  # after what was measured
+    go.set()
+    qtbot.waitUntil(lambda: bool(told), timeout=WAIT)
     assert not dock.evidence.measures.text()
     damaged = mysteries.start(outputs, 1)
     (damaged.path / "mystery.json").write_text("{")

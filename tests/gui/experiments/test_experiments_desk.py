@@ -14,6 +14,7 @@ import pytest
 from fake_experiments import FakeExperiment, rate_plan
 from pytestqt.qtbot import QtBot
 from waits import WAIT
+from windows import look_again
 
 from llmlab.store.events import Evaluated, StepEvent
 from llmlab.studies.plans.records import ExperimentFolder
@@ -191,8 +192,7 @@ def test_a_damaged_experiment_is_said_once_and_the_others_are_shown(
     desk.refresh()
     qtbot.waitUntil(lambda: bool(errors) and desk.row("good") is not None, timeout=WAIT)
     for _ in range(2):
-        with qtbot.waitSignal(desk._poller._looked_at, timeout=WAIT):
-            desk.refresh()
+        look_again(qtbot, desk._poller)
     assert len(errors) == 1
     assert "broken" in str(errors[0])
     assert [row.id for row in desk.rows()] == ["good"]

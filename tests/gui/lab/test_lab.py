@@ -12,7 +12,7 @@ import pytest
 from fakes import FakeRun
 from pytestqt.qtbot import QtBot
 from waits import WAIT
-from windows import FAKE_HOST
+from windows import FAKE_HOST, look_again
 
 from llmlab.core.errors import LabError
 from llmlab.store.events import Paused, Resumed
@@ -263,10 +263,7 @@ def test_a_run_that_fails_or_pauses_by_itself_says_why_and_one_that_finishes_how
     before = lab.runs()
     with qtbot.waitSignal(lab.run_ended, timeout=WAIT):
         fake.advance(10).finish()
-    for _ in range(2):  # who follows the run has seen it; so does who lists all runs, now
-        with qtbot.waitSignal(lab._poller.looked, timeout=WAIT):
-            lab.refresh()
-    qtbot.wait(50)
+    look_again(qtbot, lab._poller)  # who follows the run has seen it; so does who lists all runs, now
     for shown in ("pretraining/fake", ""):  # no longer followed, it is known from lists alone
         lab.set_current(shown)
         lab._take_rows(before)  # a list that was read before the end, and comes after it
@@ -327,8 +324,7 @@ def test_a_damaged_run_is_told_once_and_hides_nothing(qtbot: QtBot, outputs: Pat
     lab.error_raised.connect(errors.append)
     wait_for_runs(qtbot, lab, 1)
     for _ in range(3):
-        with qtbot.waitSignal(lab._poller.looked, timeout=WAIT):
-            lab.refresh()
+        look_again(qtbot, lab._poller)
     assert len(errors) == 1
     assert "broken" in errors[0].what
     lab.shutdown()
@@ -338,16 +334,14 @@ def test_nothing_is_told_while_nothing_changes(qtbot: QtBot, lab: Lab, outputs: 
     FakeRun(outputs).start().advance(10).finish()
     wait_for_runs(qtbot, lab, 1)
     qtbot.waitUntil(lambda: len(lab.history("pretraining/fake").step_columns) == 10, timeout=WAIT)
-    with qtbot.waitSignal(lab._poller.looked, timeout=WAIT):
-        lab.refresh()
+    look_again(qtbot, lab._poller)
     qtbot.waitUntil(  # what was on its way has arrived
         lambda: lab._followed._statuses["pretraining/fake"] is not None and not lab._news.isActive(), timeout=WAIT
     )
     told: list[int] = []
     lab.runs_changed.connect(lambda: told.append(1))
     for _ in range(3):
-        with qtbot.waitSignal(lab._poller.looked, timeout=WAIT):
-            lab.refresh()
+        look_again(qtbot, lab._poller)
     assert not told
 
 

@@ -19,7 +19,7 @@ from PySide6.QtGui import QIcon, QStandardItem, QStandardItemModel
 from PySide6.QtWidgets import QApplication, QMenu, QPushButton, QStyleOptionViewItem, QWidget
 from pytestqt.qtbot import QtBot
 from waits import WAIT
-from windows import dock_in_sight
+from windows import dock_in_sight, look_again
 
 from llmlab.core.errors import LabError
 from llmlab.core.records import from_plain
@@ -573,13 +573,7 @@ def test_a_run_that_is_being_renamed_keeps_its_place_and_the_window_is_free(
     lab.current_changed.connect(changes.append)
     dock.rename(row)
     qtbot.waitUntil(lambda: not row.run.path.is_dir(), timeout=WAIT)
-    looks: list[None] = []
-    lab._poller.looked.connect(lambda: looks.append(None))
-    lab.refresh()
-    qtbot.waitUntil(lambda: bool(looks), timeout=WAIT)
-    lab.refresh()
-    qtbot.waitUntil(lambda: len(looks) > 1, timeout=WAIT)
-    qtbot.wait(50)  # what the poller found is told through the event loop
+    look_again(qtbot, lab._poller)
     assert "pretraining/second" in [row.id for row in lab.runs()]
     assert changes == []
     may_end.set()
@@ -610,8 +604,7 @@ def test_a_run_that_is_renamed_stays_current_and_in_the_charts(
     assert set(counts) == {3}  # whoever lists the runs never misses it
     assert {run.id for run in list_runs(outputs)} == {"winner", "loser", "third"}
     qtbot.waitUntil(lambda: len(lab.history("pretraining/winner").step_columns) == 300, timeout=WAIT)
-    with qtbot.waitSignal(lab._poller.looked, timeout=WAIT):
-        lab.refresh()
+    look_again(qtbot, lab._poller)
     assert sorted(shown_ids(dock)) == ["loser", "third", "winner"]
 
 
