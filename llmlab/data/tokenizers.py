@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,6 @@ from llmlab.data.gpt2_vocabulary import END_OF_TEXT, byte_symbols, gpt2_encoding
 
 # What stands between documents where there is no id for the end of text: a blank line.
 TEXT_SEPARATOR = "\n\n"
-BROKEN = re.compile(r"\\x[89a-f][0-9a-f]")  # in the text of a token: a byte that is no whole character
 _BYTES = 256
 _GPT2_VOCABULARY = 50_257  # the bytes, 50,000 merges, and the end of text
 

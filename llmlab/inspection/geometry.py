@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.progress import Progress, quiet
-from llmlab.data.tokenizers import BROKEN
+from llmlab.data.token_bytes import BROKEN
 from llmlab.inspection.archive import Array, write_archive
 from llmlab.inspection.inspect import describe
 from llmlab.inspection.questions import Prompt, token_of

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from llmlab.core.errors import LabError
+from llmlab.data.token_bytes import spelled
 from llmlab.inspection.questions import ASPECTS, REFUSED_BY
-from llmlab_gui.host.character_parts import spelled
 from llmlab_gui.host.messages import ModelAbout
 from llmlab_gui.widgets.numbers import bytes_text
 

@@ -10,8 +10,8 @@ from functools import partial
 from PySide6.QtWidgets import QTabWidget, QWidget
 
 from llmlab.core.errors import LabError
+from llmlab.data.token_bytes import spelled
 from llmlab.inspection.archive import Archive
-from llmlab_gui.host.character_parts import spelled
 from llmlab_gui.host.findings import sources
 from llmlab_gui.host.inspection_plan import refusal_of, too_long
 from llmlab_gui.host.progress_strip import ProgressStrip

@@ -10,8 +10,8 @@ from PySide6.QtCore import QEvent, QPoint, QPointF, QRectF, QSize, Qt
 from PySide6.QtGui import QColor, QFont, QFontMetricsF, QHelpEvent, QPainter, QPaintEvent, QPen
 from PySide6.QtWidgets import QToolTip
 
+from llmlab.data.token_bytes import character_parts
 from llmlab_gui.charts.token_area import TokenArea
-from llmlab_gui.host.character_parts import character_parts
 from llmlab_gui.host.selection import PromptToken
 from llmlab_gui.widgets.alternatives import plain_tip, visible
 from llmlab_gui.widgets.theme import current_theme, mix

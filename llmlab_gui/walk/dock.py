@@ -13,9 +13,9 @@ from PySide6.QtGui import QKeyEvent
 from PySide6.QtWidgets import QLabel, QLineEdit, QListWidget, QPushButton, QSpinBox, QStackedWidget, QWidget
 
 from llmlab.core.errors import LabError
+from llmlab.data.token_bytes import spelled
 from llmlab.inspection.archive import Archive
 from llmlab.walk.stage import BY_KEY, Stage, from_archive
-from llmlab_gui.host.character_parts import spelled
 from llmlab_gui.inside.inspection_dock import AGAIN, AskingDock
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.walk.draw_row import DrawRow, add_named

@@ -10,7 +10,7 @@ from PySide6.QtGui import QFontDatabase, QGuiApplication, QKeySequence, QResizeE
 from PySide6.QtWidgets import QCheckBox, QLabel, QPlainTextEdit, QPushButton, QTabWidget, QWidget
 
 from llmlab.core.errors import LabError
-from llmlab.data.tokenizers import BROKEN
+from llmlab.data.token_bytes import BROKEN
 from llmlab_gui.host.messages import Generation
 from llmlab_gui.host.process import ModelHost
 from llmlab_gui.lab.dock import LabDock

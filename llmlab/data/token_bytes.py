@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from itertools import accumulate, groupby
 
-from llmlab.data.tokenizers import BROKEN
+BROKEN = re.compile(r"\\x[89a-f][0-9a-f]")  # in the text of a token: a byte that is no whole character
 
 
 def character_parts(texts: Sequence[str]) -> list[str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmlab.data.token_bytes import character_parts, spelled
 from llmlab.data.tokenizers import BpeTokenizer
-from llmlab_gui.host.character_parts import character_parts, spelled
 
 TOKENIZER = BpeTokenizer([])  # the 256 bytes
 
