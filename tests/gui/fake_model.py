@@ -112,7 +112,7 @@ class FakeModelHost:
 
     def _answer(self, question: str, model: str, values: Mapping[str, Any], out: Path) -> Request:
         self.asked.append((question, dict(values)))
-        ids = self.ids_of(values.get("text", ""))
+        ids = [*values.get("ids", self.ids_of(values.get("text", "")))]
 
         def go(request: Request) -> None:
             if question in self.fail:

@@ -244,9 +244,11 @@ def test_the_table_of_a_large_walk_is_made_row_by_row(dock: WalkDock) -> None:
 
 
 def test_the_drawn_token_is_appended_and_walked_again(dock: WalkDock, lab: InspectionLab, qtbot: QtBot) -> None:
+    lab.host.vocabulary[7] = r"\xc3\xa9"  # of bytes, which spell é
     dock.append.click()
     assert (asked(lab)["ids"], asked(lab)["drawn"], asked(lab)["position"]) == ([1, 2, 3, 7], 1, 3)
     qtbot.waitUntil(lambda: dock.take_back.isVisible(), timeout=WAIT)
+    assert dock.take_back.text() == "Take back é"
     dock.cache.setChecked(True)
     assert asked(lab)["cache"] is True
     dock.take_back.click()
