@@ -39,8 +39,7 @@ _ROOT = QModelIndex()
 SORT_ROLE = int(Qt.ItemDataRole.UserRole)
 KEY_ROLE = SORT_ROLE + 1
 _LONG = 16  # characters that a narrow column may not have room for
-_DATED = re.compile(r"\d{8}-\d{6}-")
-_DATE_LENGTH = len("20261130-")
+_DATED = re.compile(r"\d{8}-(\d\d)(\d\d)(\d\d)-(.+)")
 _PADDING = 8  # pixels beside a cell's text
 _RIGHT = int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
 
@@ -221,15 +220,19 @@ class CopyingTable(QTableView):
 
 
 class DatedNames(QStyledItemDelegate):
-    """A name made by the lab, 20261130-081913-baby-shakespeare, that is too long leaves its date out first, and then
-    its middle: the time of day tells it from others, and its end the trials of an experiment."""
+    """A name made by the lab, 20261130-081913-baby-shakespeare, that is too long leaves its date out, 08:19:13
+    baby-shakespeare, and then its beginning: the time of day tells it from others, and its end the trials of an
+    experiment."""
 
     def initStyleOption(self, option: QStyleOptionViewItem, index: Index) -> None:
         super().initStyleOption(option, index)
-        if _DATED.match(option.text):
-            room = option.rect.width() - _PADDING
-            if option.fontMetrics.horizontalAdvance(option.text) > room:
-                option.text = f"…{option.text[_DATE_LENGTH:]}"
+        dated, metrics = _DATED.fullmatch(option.text), option.fontMetrics
+        room = option.rect.width() - _PADDING
+        if dated is not None and metrics.horizontalAdvance(option.text) > room:
+            hours, minutes, seconds, name = dated.groups()
+            time = f"{hours}:{minutes}:{seconds} "
+            room -= metrics.horizontalAdvance(time)
+            option.text = time + metrics.elidedText(name, Qt.TextElideMode.ElideLeft, room)
 
 
 def sorted_proxy(model: QAbstractTableModel, parent: QObject) -> QSortFilterProxyModel:

@@ -287,7 +287,8 @@ def test_of_a_long_name_made_from_a_date_the_time_of_day_is_in_sight_and_of_a_st
     model = QStandardItemModel(len(names), STATE + 1)
     for row, name in enumerate(names):
         model.setItem(row, NAME, QStandardItem(name))
-    for width, shown in ((1000, names), (120, ("…081913-baby-shakespeare", names[1]))):
+    cut = option.fontMetrics.horizontalAdvance("08:19:13 ") + option.fontMetrics.horizontalAdvance("…akespeare") + 8
+    for width, shown in ((1000, names), (cut, ("08:19:13 …akespeare", names[1]))):
         option.rect = QRect(0, 0, width, 20)
         for row, expected in enumerate(shown):
             dock.table.itemDelegate().initStyleOption(option, model.index(row, STATE))
