@@ -384,6 +384,8 @@ class CheckpointsDock(LabDock):
             self.show_no_run("Start one in Set-up, or choose one in Runs.")
         elif self.model.rows:
             self.show_body()
+        elif row.saved:
+            self.show_empty("The checkpoints are not read yet", "")
         elif row.status.live:
             hint = "The first is saved at the checkpoint interval, at the best evaluation, or when you press Save now."
             self.show_empty("Nothing is saved yet", hint)

@@ -396,3 +396,5 @@ def test_empty_states_say_what_to_do(lab: FakeLab, dock: CheckpointsDock) -> Non
     assert wanted == ["setup"]
     lab.add(FakeRun(lab.outputs).start())
     assert "Save" in dock._empty._hint.text()
+    lab.add(saving(lab, 100, name="saved"))
+    assert "not read yet" in dock._empty.text  # and not that there are none
