@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -92,7 +93,10 @@ def test_a_mystery_goes_from_its_start_to_its_reveal_by_keyboard(
     fault = mysteries.revealed(run)
     assert f"It was: {fault.title}" in words
     assert "60 %" in words
-    assert dock.healthy_button.isHidden() == (cause == NOTHING)
+    for broken in (cause, NOTHING):
+        dock.case = replace(mysteries.case_of(run), cause=broken)
+        dock._stand()
+        assert dock.healthy_button.isHidden() == (broken == NOTHING)
     if fault.right:
         assert all(" ".join(lines.split()) in " ".join(words.split()) for lines in fault.lines())
     assert not any(field.isEnabled() for field in causes.fields.values())

@@ -243,8 +243,10 @@ def test_what_passed_is_trained_with_and_ours_beside_it(
     other.path.rename(lab.outputs / "gone")
     lab.refresh()
     qtbot.waitUntil(lambda: lab.row(other.full_name) is None, timeout=WAIT)
+    lab.set_shown_runs(["pretraining/compared"])
     dock.use.ours.click()
     qtbot.waitUntil(lambda: len(made) == 2, timeout=WAIT)
+    assert "pretraining/compared" in lab.overlaid()  # what was ticked stays so
     ours = made[1]
     assert ours.id == ours_name
     assert ours.info().settings == plain_settings(yours.info())
