@@ -59,7 +59,7 @@ def own_corpus(path: Path, progress: Progress = quiet) -> OwnCorpus:
     path = path.resolve()
     files = text_files(path, progress=progress)
     if all(_is_empty(file) for file in files):
-        raise LabError(f"{path.name} is empty.", "It holds no text.", "Choose another data.corpus.")
+        raise LabError(f"{path.name} is empty.", "It holds no text.", "Choose another corpus.")
     for file in files[:_TRIED]:
         progress(f"Looking into {path.name}", 0, 0)
         next(file_pieces(file), None)
@@ -85,7 +85,7 @@ def text_files(path: Path, suffixes: tuple[str, ...] = (".txt",), progress: Prog
     if path.exists() and (kind := kind_of_no_file(path)) is not None:
         raise LabError(f"{path} could not be read.", f"It is {kind}, not a file.", "Name a file or a folder.")
     if not path.is_dir():
-        raise LabError(f"{path} is not there.", "It was moved or deleted.", "Choose another data.corpus.")
+        raise LabError(f"{path} is not there.", "It was moved or deleted.", "Choose another corpus.")
     found = sorted(
         file
         for file in _walked(path, progress)

@@ -158,7 +158,7 @@ def _write(folder: Path, corpus: Corpus, tokenizer: Tokenizer, max_tokens: int, 
             if max_tokens and count >= max_tokens:
                 break
     if not count:
-        raise LabError(f"{corpus.title} is empty.", "It holds no text.", "Choose another data.corpus.")
+        raise LabError(f"{corpus.title} is empty.", "It holds no text.", "Choose another corpus.")
     for name in ("tokens.bin", "documents.bin"):
         fsync_file(folder / name)
     digests = digest.hexdigest(), documents_digest.hexdigest()

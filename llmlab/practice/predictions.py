@@ -20,10 +20,10 @@ from llmlab.practice.readings import text_of_id
 from llmlab.practice.subject import MEASURED_ROWS, Subject
 
 _RISES = (
-    "it falls, or rises by less than 0.01",
-    "it rises by 0.01 to 0.1",
-    "it rises by 0.1 to 1",
-    "it rises by more than 1",
+    "it falls, or rises by less than 0.01 nats per token",
+    "it rises by 0.01 to 0.1 nats per token",
+    "it rises by 0.1 to 1 nats per token",
+    "it rises by more than 1 nat per token",
 )
 _REPLACED = 4  # tokens that stand in turn in place of one
 _COUNTS = 0.1  # nats: a token without which less is lost does not count

@@ -15,7 +15,6 @@ from llmlab.studies.papers.checks import CheckOptions, options_of
 from llmlab.studies.papers.records import CheckResult, Statistic, Verdict
 from llmlab_gui.experiments.poller import ExperimentRow
 
-UNTESTED = "untested"  # of a reader's own paper
 NO_TEST, NO_CHECK, NOT_ASKED, NO_VERDICT = "not tested here", "not checked yet", "not in this check", "no verdict"
 _LARGEST_WHOLE = 1e9  # written with all its digits
 # What a check that has no verdict on a claim says of it.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 
 from PySide6.QtCore import QObject, Signal
@@ -15,7 +14,7 @@ from llmlab.studies.papers.records import CheckResult
 from llmlab_gui.experiments.desk import ExperimentDesk
 from llmlab_gui.experiments.poller import CHECKS, ExperimentRow, Report
 from llmlab_gui.lab.lab import Lab
-from llmlab_gui.paper.claim_rows import UNTESTED, ClaimRow, check_options, claim_rows
+from llmlab_gui.paper.claim_rows import ClaimRow, check_options, claim_rows
 from llmlab_gui.widgets.background import Background
 
 
@@ -85,8 +84,7 @@ class PaperDesk(QObject):
         if paper is None:
             return []
         lines = self._book.lines(check.folder, check.record) if check is not None else []
-        rows = claim_rows(paper, claims_tested(paper), check, self.result, lines)
-        return [replace(row, state=UNTESTED) for row in rows] if paper.name in self.own else rows
+        return claim_rows(paper, claims_tested(paper), check, self.result, lines)
 
     @property
     def tested(self) -> list[str]:

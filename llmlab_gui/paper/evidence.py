@@ -19,7 +19,7 @@ from llmlab_gui.lab.lab import Lab
 from llmlab_gui.learn.page_opener import PageOpener
 from llmlab_gui.pages.browser import TOP
 from llmlab_gui.paper.claim_chart import ClaimChart
-from llmlab_gui.paper.claim_rows import NO_TEST, UNTESTED, ClaimRow, check_options
+from llmlab_gui.paper.claim_rows import NO_TEST, ClaimRow, check_options
 from llmlab_gui.paper.claims import Badge
 from llmlab_gui.paper.desk import PaperDesk
 from llmlab_gui.paper.notes import NotesBrowser
@@ -194,7 +194,7 @@ def _no_chart(row: ClaimRow) -> tuple[str, str]:
     """Why there is none, and what is there instead."""
     if row.verdict is not None:
         return "This verdict has no chart", "Its reasons are given in words."
-    if row.state in (NO_TEST, UNTESTED):
+    if row.state == NO_TEST:
         return "Nothing to draw", "The lab does not test this claim."
     return "No chart yet", "Its charts appear here during a check."
 

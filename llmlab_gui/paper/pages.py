@@ -16,7 +16,6 @@ from llmlab_gui.paper.claim_rows import (
     NO_TEST,
     NO_VERDICT,
     NOT_ASKED,
-    UNTESTED,
     ClaimRow,
     p_text,
     prediction_text,
@@ -27,7 +26,6 @@ from llmlab_gui.paper.claim_rows import (
 _LONGEST_TEXT, _LONGEST_CELL, _MOST_ROWS, _MOST_COLUMNS, _MOST_TABLES = 4000, 200, 60, 16, 20
 _WHAT_TO_DO = {
     NO_TEST: "The lab has no test of this claim. Below: what would support or refute it.",
-    UNTESTED: "A claim of your own reading: no check tests it.",
     NO_CHECK: "Choose a size in Check and press Run: you are asked for your prediction first.",
     NOT_ASKED: "The check that is shown was not asked about it. Tick it in Check, and run another.",
     NO_VERDICT: "The check finished without a verdict on it: Check report says more.",

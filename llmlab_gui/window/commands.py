@@ -249,7 +249,7 @@ def _settings(window: MainWindow) -> Iterator[Command]:
         for info in describe(settings):
             also = f"{info.section} {' '.join(info.choices)} {_ALSO.get(info.key, '')} {task}"
             shown = partial(window.setups.show_setting, dock_id, info.key)
-            yield Command(info.name.replace("_", " "), shown, "Setting", where, also, info.help)
+            yield Command(info.name, shown, "Setting", where, also, info.help)
 
 
 def _runs(window: MainWindow) -> Iterator[Command]:

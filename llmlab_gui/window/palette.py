@@ -80,7 +80,7 @@ class Finder:
 
     def __init__(self, commands: Sequence[Command]) -> None:
         self.commands = list(commands)
-        self._lower = [command.text.lower() for command in self.commands]
+        self._lower = [_plain(command.text) for command in self.commands]
         self._also = [command.also.lower() for command in self.commands]
         worth: dict[str, dict[int, tuple[float, float]]] = defaultdict(dict)
         for place, command in enumerate(self.commands):
@@ -131,7 +131,7 @@ class Finder:
         for word in words[1:]:
             more = self._with(word)
             found = {place: points + more[place] for place, points in found.items() if place in more}
-        phrase = wanted.strip().lower().rstrip("?!. ")
+        phrase = _plain(wanted).strip().rstrip("?!. ")
         scored = ((points + self._rank(place, phrase), -place) for place, points in found.items())
         return [-place for _, place in heapq.nlargest(_MOST, scored)]
 
@@ -155,7 +155,7 @@ class Finder:
 
     def by_letters(self, wanted: str) -> list[int]:
         """The places of the commands whose text has the letters of `wanted` in order, best first."""
-        letters = "".join(wanted.lower().split())
+        letters = "".join(_plain(wanted).split())
         scored = ((points, -place) for place, text in enumerate(self._lower) if (points := score(letters, text)))
         return [-place for _, place in heapq.nlargest(_MOST, scored)]
 
@@ -189,9 +189,14 @@ def meant(words: list[str]) -> list[str]:
     return [word for word in words if word not in _LITTLE] or words
 
 
+def _plain(text: str) -> str:
+    """In small letters, a setting's name in words: n_layer as n layer."""
+    return text.lower().replace("_", " ")
+
+
 def _words(text: str) -> list[str]:
     """In small letters, without the s of a plural."""
-    found = _WORD.findall(text.lower())
+    found = _WORD.findall(_plain(text))
     return [word[:-1] if len(word) > 3 and word[-1] == "s" and word[-2] != "s" else word for word in found]
 
 

@@ -17,7 +17,7 @@ from llmlab.studies.papers.own_answers import new_paper, write_answer
 from llmlab_gui.experiments.report_dock import ReportDock
 from llmlab_gui.paper import questions
 from llmlab_gui.paper.check import CheckDock, check_report
-from llmlab_gui.paper.claim_rows import UNTESTED
+from llmlab_gui.paper.claim_rows import NO_TEST
 from llmlab_gui.paper.claims import ClaimsDock
 from llmlab_gui.paper.notes import PaperDock
 from llmlab_gui.paper.questions import PaperQuestions
@@ -72,8 +72,8 @@ def test_a_paper_is_begun_answered_by_keyboard_left_and_gone_on_with(
         assert (paper.title, paper.authors, paper.year) == ("On Mirrors", "A. Reader", 2020)
         assert paper.links == ("https://example.org/a",)
         qtbot.waitUntil(lambda: "control of claim-1 has no answer" in dock.browser.toPlainText(), timeout=WAIT)
-        assert [row.state for row in claims.model.rows] == [UNTESTED]
-        assert claims.model.table()[1][0][:2] == ["claim-1", UNTESTED]
+        assert [row.state for row in claims.model.rows] == [NO_TEST]
+        assert claims.model.table()[1][0][:2] == ["claim-1", NO_TEST]
         assert "answers missing" in claims.standing.text()
 
 

@@ -114,15 +114,15 @@ def test_the_palette_offers_panels_runs_presets_pages_and_actions(same_window: M
 
 ASKED = {  # what people type, and what must be among the first rows
     "setup": {("Show", "Set-up")},
-    "kv cache": {("Term", "key-value cache"), ("Setting", "n kv head")},
-    "adamw": {("Term", "AdamW"), ("Learn", "Optimisation"), ("Setting", "weight decay")},
+    "kv cache": {("Term", "key-value cache"), ("Setting", "n_kv_head")},
+    "adamw": {("Term", "AdamW"), ("Learn", "Optimisation"), ("Setting", "weight_decay")},
     "bigram": {("Term", "bigram")},
     "previous token": {("Term", "previous-token head"), ("Learn", "Attention patterns"), ("Show", "Attention")},
     "notation": {("Learn", "Symbols and shapes")},
     "softmax": {("Term", "softmax"), ("Learn", "Attention")},
     "remove a head": {("Show", "Interventions"), ("Learn", "Ablation and patching")},
     "temperature": {("Term", "temperature"), ("Setting", "temperature"), ("Show", "Write")},
-    "overfitting": {("Term", "overfitting"), ("Show", "Loss"), ("Setting", "early stop")},
+    "overfitting": {("Term", "overfitting"), ("Show", "Loss"), ("Setting", "early_stop")},
     "attention sink": {("Term", "attention sink")},
     "lora": {("Term", "LoRA"), ("Show", "Fine-tune set-up"), ("Show", "Adapter")},
     "dark": {("Theme", "Dark")},
@@ -144,7 +144,9 @@ def test_the_palette_answers_what_people_type(same_window: MainWindow) -> None:
     assert list(names.values()) == ["key-value cache", "byte pair encoding", "beginning-of-sequence token", "LoRA"]
     for name in ("seed", "temperature"):  # the glossary comes after what can be set
         assert finder.find(name)[0].kind == "Setting", name
-    assert ("Setting", "batch size") in [(command.kind, command.text) for command in finder.find("minibatch")]
+    for typed in ("n_layer", "n layer"):
+        assert (first := finder.find(typed)[0]).text == "n_layer", (typed, first)
+    assert ("Setting", "batch_size") in [(command.kind, command.text) for command in finder.find("minibatch")]
 
 
 QUESTIONS = {  # of a learner, as they are typed, and where each is answered
