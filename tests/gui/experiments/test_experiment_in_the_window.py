@@ -6,6 +6,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from forks import wait_until
 from preset_settings import resolve_settings
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
@@ -14,6 +15,7 @@ from whole_lab import WholeLab
 
 from llmlab.studies.experiments.kinds import find_kind
 from llmlab.studies.experiments.plan import Request, lean, make_plan
+from llmlab.studies.plans.records import ExperimentFolder
 from llmlab_gui.experiments.list_dock import ExperimentsDock
 from llmlab_gui.experiments.report_dock import experiment_report
 from llmlab_gui.experiments.result import ExperimentResultDock
@@ -58,23 +60,20 @@ def test_a_killed_experiment_goes_on_where_it_was_and_ends_with_a_report(
         row = desk.current()
         return row.standing(trial).state if row is not None else ""
 
+    folder = ExperimentFolder(outputs / "experiments" / record.id)
+    kept, killed = (folder.run_of(record.trial(trial), record.track) for trial in (first, second))
     desk.controller.start(record)
-    qtbot.waitUntil(lambda: desk.current() is not None and listed.study.stop_button.isVisibleTo(listed), timeout=WAIT)
-    row = desk.current()
-    assert row is not None
-    kept, killed = (row.folder.run_of(record.trial(trial), record.track) for trial in (first, second))
-    # Of the files, since its looks may miss a trial of a second.
-    qtbot.waitUntil(lambda: killed.events.exists() and killed.has_worker(killed.recorded_status()), timeout=WAIT)
-    psutil.Process(row.folder.recorded_status().pid).kill()
-    qtbot.waitUntil(lambda: not desk.live(), timeout=WAIT)
-    assert listed.study.resume_button.isVisibleTo(listed)
+    # By its files, and nothing else meanwhile: a trial takes a second.
+    wait_until(lambda: killed.events.exists() and killed.has_worker(killed.recorded_status()))
+    psutil.Process(folder.recorded_status().pid).kill()
+    qtbot.waitUntil(lambda: listed.study.resume_button.isVisibleTo(listed) and not desk.live(), timeout=WAIT)
     qtbot.waitUntil(lambda: standing(first) == "finished", timeout=WAIT)
     events = kept.events.read_bytes()
     qtbot.waitUntil(lambda: not killed.has_worker(killed.recorded_status()), timeout=WAIT)  # it took its run with it
 
     listed.study.resume_button.click()
     qtbot.waitUntil(lambda: bool(desk.live()), timeout=WAIT)
-    qtbot.waitUntil(lambda: row.folder.status().state == "finished", timeout=WAIT)
+    qtbot.waitUntil(lambda: folder.status().state == "finished", timeout=WAIT)
     qtbot.waitUntil(lambda: desk.outcome.report is not None and standing(second) == "finished", timeout=WAIT)
     assert kept.events.read_bytes() == events  # what had ended was left alone
     assert result.chart.chart is not None
