@@ -36,7 +36,7 @@ from llmlab_gui.window import closing
 from llmlab_gui.window.closing import CloseChoice
 from llmlab_gui.window.main_window import MainWindow
 
-STEPS = 1000  # two or three seconds: long enough to be paused on the way
+MORE = 1000  # steps of a run that is to end: two or three seconds
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def steps_drawn(window: MainWindow, name: str) -> int:
 @pytest.mark.slow
 def test_from_train_to_the_final_checkpoint(same_window: MainWindow, qtbot: QtBot) -> None:
     window = same_window
-    run = press_train(window, qtbot, "real", STEPS)
+    run = press_train(window, qtbot, "real", 100_000)  # it does not end before somebody has looked
     qtbot.waitUntil(lambda: steps_drawn(window, "real") > 10, timeout=WAIT)
     qtbot.waitUntil(lambda: "tokens/s" in window.status.speed.text(), timeout=WAIT)
     drawn = steps_drawn(window, "real")
@@ -91,11 +91,16 @@ def test_from_train_to_the_final_checkpoint(same_window: MainWindow, qtbot: QtBo
     qtbot.waitUntil(lambda: [c.step for c in list_checkpoints(run.checkpoints)][-1:] == [held], timeout=WAIT)
     assert run.recorded_status().step == held  # it has held meanwhile
     window.run_actions.resume.trigger()
+    qtbot.waitUntil(lambda: run.recorded_status().step > held, timeout=WAIT)
+    window.run_actions.stop.trigger()
+    qtbot.waitUntil(lambda: state_of(window, "real") == "stopped", timeout=WAIT)
+    steps = run.recorded_status().step + MORE
+    window.lab.controller.resume(run, {"train.steps": steps})
     qtbot.waitUntil(lambda: state_of(window, "real") == "finished", timeout=WAIT)
-    qtbot.waitUntil(lambda: steps_drawn(window, "real") == STEPS, timeout=WAIT)
+    qtbot.waitUntil(lambda: steps_drawn(window, "real") == steps, timeout=WAIT)
     final = final_of(list_checkpoints(run.checkpoints))
     assert final is not None
-    assert final.step == STEPS
+    assert final.step == steps
     history = window.lab.history("pretraining/real")
     assert history.evaluations["val_loss"][-1] < history.evaluations["val_loss"][0]
     assert len(history.samples) >= 4
