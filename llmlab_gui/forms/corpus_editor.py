@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from PySide6.QtCore import QSignalBlocker, Signal
-from PySide6.QtWidgets import QInputDialog, QProgressBar
+from PySide6.QtWidgets import QInputDialog
 
 from llmlab.core.errors import LabError
 from llmlab.core.progress import Progress
@@ -18,6 +18,7 @@ from llmlab_gui.widgets.buttons import FileButton, push_button
 from llmlab_gui.widgets.labels import QuietLabel, labelled
 from llmlab_gui.widgets.layouts import beside, choice_box, column, settling_timer
 from llmlab_gui.widgets.numbers import bytes_text
+from llmlab_gui.widgets.progress_bar import ProgressBar
 
 _WHOLE = 1000  # of the bar
 _TEXTS = "Texts (*.txt *.jsonl *.parquet);;All files (*)"
@@ -44,7 +45,7 @@ class CorpusEditor(Editor):
         self.own.chosen.connect(self.set_value)
         self.about = QuietLabel()
         self.fetch_button = push_button("Fetch", self._fetch_or_cancel)
-        self.bar = labelled(QProgressBar(textVisible=True), "Fetching the corpus")
+        self.bar = labelled(ProgressBar(text=True), "Fetching the corpus")
         across = beside(self.combo, self.own, grows=self.combo)
         below = beside(self.fetch_button, self.bar, grows=self.bar)
         self.hold(column(across, self.about, below, spacing=2), self.combo)

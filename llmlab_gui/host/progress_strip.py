@@ -7,13 +7,14 @@ from typing import Protocol
 
 from PySide6.QtCore import QEvent, QObject, QPoint, Qt, SignalInstance
 from PySide6.QtGui import QResizeEvent
-from PySide6.QtWidgets import QLabel, QProgressBar, QPushButton, QWidget
+from PySide6.QtWidgets import QLabel, QPushButton, QWidget
 
 from llmlab_gui.host.selection import Working
 from llmlab_gui.widgets.labels import labelled
 from llmlab_gui.widgets.layouts import beside, settling_timer
 from llmlab_gui.widgets.numbers import time_left_text
 from llmlab_gui.widgets.one_line import OneLine
+from llmlab_gui.widgets.progress_bar import ProgressBar
 
 _WHOLE = 1000
 # Work that is done sooner is not spoken of: the panels would only twitch.
@@ -52,7 +53,7 @@ class ProgressStrip(QWidget):
         self._over: QWidget | None = None
         self._under: QWidget | None = None
         self.what, self.left = OneLine(elide=Qt.TextElideMode.ElideMiddle), QLabel()
-        self.bar = labelled(QProgressBar(textVisible=False), f"Progress of {noun}")
+        self.bar = labelled(ProgressBar(), f"Progress of {noun}")
         self.bar.setMaximumHeight(8)
         self.bar.setMinimumWidth(_LEAST_BAR)
         self.cancel_button = labelled(QPushButton("Cancel"), f"Cancel {noun}")

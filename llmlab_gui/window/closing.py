@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from PySide6.QtCore import Qt, QTimer, Signal
-from PySide6.QtWidgets import QDialog, QDialogButtonBox, QLabel, QProgressBar, QWidget
+from PySide6.QtWidgets import QDialog, QDialogButtonBox, QLabel, QWidget
 
 from llmlab.store.worker_folder import is_elsewhere
 from llmlab_gui.experiments.desk import ExperimentDesk
@@ -16,6 +16,7 @@ from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.run_rows import RunRow
 from llmlab_gui.widgets import question
 from llmlab_gui.widgets.layouts import column
+from llmlab_gui.widgets.progress_bar import ProgressBar
 
 # How long a stop may take before ending it by force is offered.
 _PATIENCE_SECONDS = 15
@@ -100,7 +101,7 @@ class StoppingDialog(QDialog):
         self.text = QLabel()
         self.text.setWordWrap(True)
         self.text.setAccessibleName("What is being stopped")
-        bar = QProgressBar()
+        bar = ProgressBar()
         bar.setRange(0, 0)
         bar.setAccessibleName("Stopping")
         self.buttons = QDialogButtonBox()

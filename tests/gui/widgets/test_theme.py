@@ -30,9 +30,11 @@ from waits import WAIT
 
 from llmlab.core.paths import resources_dir
 from llmlab_gui.charts.color_scale import sequence_colors
+from llmlab_gui.widgets import progress_bar
 from llmlab_gui.widgets.icons import icon, state_color, state_icon
 from llmlab_gui.widgets.labels import PrimaryButton
 from llmlab_gui.widgets.layouts import beside
+from llmlab_gui.widgets.progress_bar import ProgressBar
 from llmlab_gui.widgets.row_tables import tool_bar
 from llmlab_gui.widgets.theme import DARK, LIGHT, Theme, apply_theme, current_theme, mix, style_sheet, theme_notifier
 from llmlab_gui.widgets.veil import SHADE
@@ -113,6 +115,28 @@ def test_the_edges_of_parts_are_seen(theme: Theme, qapp: QApplication, qtbot: Qt
             assert max(contrast(color, theme.background) for color in down) >= 3.0, part
     finally:
         apply_theme(qapp, "light")
+
+
+@BOTH
+def test_a_bar_of_work_whose_share_is_unknown_is_never_full_and_its_block_moves(
+    theme: Theme, qapp: QApplication, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apply_theme(qapp, theme.name)
+    bar = ProgressBar()
+    bar.setRange(0, 0)
+    bar.resize(200, 8)
+
+    def filled(seconds: float) -> list[int]:
+        monkeypatch.setattr(progress_bar.time, "monotonic", lambda: seconds)
+        image = bar.grab().toImage()
+        return [x for x in range(200) if contrast(image.pixelColor(x, 4).name(), theme.surface) > 2]
+
+    try:
+        early, late = filled(0.4), filled(1.2)
+    finally:
+        apply_theme(qapp, "light")
+    assert 50 < len(early) < 80
+    assert np.median(late) - np.median(early) > 50
 
 
 def test_a_primary_button_keeps_its_size_under_the_mouse_and_with_the_keyboard(qtbot: QtBot) -> None:
