@@ -34,8 +34,9 @@ from llmlab.core.progress import Work
 from llmlab.jobs.worker_process import work_as
 from llmlab.store import requests
 from llmlab.store.history import read_history
+from llmlab.studies.experiments.gathered import hardware, trial_result
 from llmlab.studies.experiments.outcomes import MEASURED_KINDS, write_results
-from llmlab.studies.experiments.results import build_results, forecast_next, hardware, trial_result
+from llmlab.studies.experiments.results import build_results, forecast_next
 from llmlab.studies.papers.checks import PLANS, options_of
 from llmlab.studies.papers.interface import Check, Judge, Measured
 from llmlab.studies.papers.records import CheckResult, Verdict, write_result

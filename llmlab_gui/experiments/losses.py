@@ -13,7 +13,6 @@ from PySide6.QtWidgets import QWidget
 from llmlab.store.events import NATS
 from llmlab.store.history import RunHistory
 from llmlab.studies.experiments.outcomes import ExperimentResults
-from llmlab.studies.experiments.results import value_text
 from llmlab.studies.plans.records import ExperimentRecord, Trial
 from llmlab_gui.charts.curve import CurveStyle
 from llmlab_gui.charts.line_chart import LineChart
@@ -139,7 +138,7 @@ class ExperimentLossesDock(PanelDock):
         found: dict[Hashable, _Cell] = {}
         groups = list(dict.fromkeys(trial.group for trial in row.record.trials))
         for trial in sorted(row.record.trials, key=lambda trial: (groups.index(trial.group), trial.x, trial.seed)):
-            cell = found.setdefault(cell_of(trial), _Cell(value_text(trial), colors[trial.name], []))
+            cell = found.setdefault(cell_of(trial), _Cell(trial.value_text, colors[trial.name], []))
             cell.trials.append(trial)
         return list(found.values())
 

@@ -16,7 +16,6 @@ from llmlab.store.registry import resolve_run, short_name
 from llmlab.studies.experiments.kinds import KINDS
 from llmlab.studies.experiments.outcomes import ExperimentResults
 from llmlab.studies.experiments.plan import make_plan
-from llmlab.studies.experiments.results import value_text
 from llmlab.studies.plans.records import ExperimentRecord, Trial
 from llmlab_gui.experiments.desk import ExperimentDesk
 from llmlab_gui.experiments.form import Asked, Draft, ExperimentForm
@@ -108,7 +107,7 @@ def plan_text(record: ExperimentRecord) -> str:
     """How many runs, how long, and until when nothing is learned."""
     if not record.trials:
         return f"<b>It analyses {record.subject}</b>; nothing is trained."
-    values, seeds = len({(trial.group, value_text(trial)) for trial in record.trials}), len(record.seeds)
+    values, seeds = len({(trial.group, trial.value_text) for trial in record.trials}), len(record.seeds)
     runs = f"{len(record.trials)} runs" + (f", {values} values with {seeds} seeds each" if seeds > 1 else "")
     return f"<b>About {minutes_text(record.estimated_seconds / 60)} here</b> · {runs}."
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from PySide6.QtCore import QObject
 from PySide6.QtGui import QColor
 
-from llmlab.studies.experiments.results import value_text
 from llmlab.studies.plans.records import ExperimentRecord, ExperimentStatus, Trial, TrialStatus
 from llmlab_gui.charts.color_scale import curve_colors, series_color
 from llmlab_gui.experiments.poller import ExperimentRow
@@ -67,7 +66,7 @@ EXPERIMENT_COLUMNS: tuple[Column[ExperimentRow], ...] = (
     ),
 )
 TRIAL_COLUMNS: tuple[Column[TrialRow], ...] = (
-    Column("Value", lambda row: value_text(row.trial), "What is varied", width=16),
+    Column("Value", lambda row: row.trial.value_text, "What is varied", width=16),
     Column("State", lambda row: row.status.state, "State", state=True, width=12),
     Column(
         "Step",
@@ -89,7 +88,7 @@ TRIAL_COLUMNS: tuple[Column[TrialRow], ...] = (
     ),
 )
 PLAN_COLUMNS: tuple[Column[Trial], ...] = (
-    Column("Value", value_text, "What is varied", width=16),
+    Column("Value", lambda trial: trial.value_text, "What is varied", width=16),
     numbers("Seed", lambda trial: trial.seed, str, "Seed of weights and batches", width=7),
     Column(
         "Plotted at",
@@ -176,7 +175,7 @@ def trial_colors(record: ExperimentRecord) -> dict[str, QColor]:
     groups = list(dict.fromkeys(trial.group for trial in record.trials))
     colors: dict[Hashable, QColor] = {}
     for number, group in enumerate(groups):
-        cells = {cell_of(trial): value_text(trial) for trial in sorted(_of(record, group), key=lambda trial: trial.x)}
+        cells = {cell_of(trial): trial.value_text for trial in sorted(_of(record, group), key=lambda trial: trial.x)}
         names = list(cells.values())
         shades = curve_colors(names, few=1) if len(groups) == 1 else _shades(series_color(number), len(cells))
         colors |= dict(zip(cells, shades, strict=True))

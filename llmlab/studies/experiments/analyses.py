@@ -12,6 +12,7 @@ import numpy as np
 from llmlab.core.charts import Axis
 from llmlab.store.checkpoints import list_checkpoints
 from llmlab.studies.experiments.fits import PowerLaw, fit_minimum, fit_power_law, minimum_range
+from llmlab.studies.experiments.gathered import Gathered, law_of_others, mean_points, point_of
 from llmlab.studies.experiments.outcomes import (
     BASE,
     STEP_AXIS,
@@ -26,7 +27,6 @@ from llmlab.studies.experiments.outcomes import (
     read_measurement,
 )
 from llmlab.studies.experiments.parallel import parallel
-from llmlab.studies.experiments.results import Gathered, law_of_others, mean_points, point_of
 from llmlab.studies.experiments.speedrun import speedrun
 from llmlab.studies.plans.records import settings_of
 from llmlab.training.schedule import early_evaluations

@@ -11,6 +11,7 @@ from llmlab.core.charts import Axis
 from llmlab.core.errors import LabError
 from llmlab.store.history import RunHistory, read_history
 from llmlab.store.registry import resolve_run
+from llmlab.studies.experiments.gathered import hardware
 from llmlab.studies.experiments.outcomes import (
     STEP_AXIS,
     Chart,
@@ -23,7 +24,6 @@ from llmlab.studies.experiments.outcomes import (
     TrialResult,
     in_bits,
 )
-from llmlab.studies.experiments.results import hardware
 from llmlab.studies.plans.records import ExperimentFolder, ExperimentRecord
 
 Array = np.ndarray

@@ -12,9 +12,9 @@ import numpy as np
 from llmlab.core.charts import Axis
 from llmlab.gpt.estimate import bytes_sent
 from llmlab.store.history import RunHistory
+from llmlab.studies.experiments.gathered import Gathered, mean_points
 from llmlab.studies.experiments.outcomes import STEP_AXIS, Chart, Curve, Finding, Point, TrialResult
 from llmlab.studies.experiments.plan import ALONE
-from llmlab.studies.experiments.results import Gathered, mean_points
 from llmlab.studies.plans.records import settings_of
 
 # Relative, of a step's loss: sums in another order, in fp32 (llmlab.training.parallel). It grows with every step.

@@ -10,9 +10,9 @@ from itertools import pairwise
 import numpy as np
 
 from llmlab.core.charts import Axis
+from llmlab.studies.experiments.gathered import Gathered, point_of
 from llmlab.studies.experiments.outcomes import LOSS_AXIS, Chart, Curve, Finding, TrialResult
 from llmlab.studies.experiments.recipes import ADDED, BASELINE, RECORD, WITHOUT
-from llmlab.studies.experiments.results import Gathered, point_of, value_text
 
 # What `TrialResult.seconds` counts (llmlab.training.pace).
 _CLOCK = (
@@ -144,7 +144,7 @@ def _by_time(gathered: Gathered) -> Chart:
     recipes: dict[str, list[TrialResult]] = defaultdict(list)
     for trial in gathered.finished():
         if trial.group != WITHOUT:
-            recipes[value_text(gathered.record.trial(trial.name))].append(trial)
+            recipes[gathered.record.trial(trial.name).value_text].append(trial)
     curves = []
     for name, trials in recipes.items():
         at: dict[int, list[tuple[float, float]]] = defaultdict(list)

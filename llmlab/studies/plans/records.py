@@ -89,6 +89,13 @@ class Trial:
     estimated_seconds: float = 0.0
     measuring_seconds: float = 0.0
 
+    @property
+    def value_text(self) -> str:
+        """What distinguishes it but for its seed, as a curve's name: `0.003`, `full 0.003`, `rank 8`."""
+        parts = [f"{value:g}" if isinstance(value, float) else str(value) for value in self.varied.values()]
+        named = self.group.split()
+        return " ".join([*named, *(part for part in parts if part not in named)])
+
 
 @dataclass(frozen=True)
 class TrialStatus:

@@ -16,6 +16,7 @@ from fakes import FakeRun
 
 from llmlab.notebook.predictions import parse_prediction
 from llmlab.studies.experiments.analyses import _spread_over_time, analyse, pareto_front
+from llmlab.studies.experiments.gathered import gather
 from llmlab.studies.experiments.outcomes import (
     Chart,
     ExperimentResults,
@@ -24,7 +25,7 @@ from llmlab.studies.experiments.outcomes import (
     read_results,
     write_results,
 )
-from llmlab.studies.experiments.results import build_results, forecast_next, gather
+from llmlab.studies.experiments.results import build_results, forecast_next
 from llmlab.studies.lab_notebook import lab_notebook
 from llmlab.studies.plans.divergence import NOT_FINITE
 from llmlab.studies.plans.records import ExperimentFolder, Trial, find_plan, list_plans
