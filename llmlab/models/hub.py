@@ -23,11 +23,9 @@ def hub_snapshot(name: str, progress: Progress = quiet) -> Path:
     Where refs/main names a revision without weights, those are fetched; another one that is here whole is opened where
     that cannot be. LabError when it is not cached and cannot be downloaded.
     """
-    from huggingface_hub import constants
-
     cached = cached_models().get(name)
     here = cached if cached is not None and _is_complete(cached, name) else None
-    if here is not None and (constants.HF_HUB_OFFLINE or other_revision(here) is None):
+    if here is not None and other_revision(here) is None:
         return here
     try:
         return _downloaded(name, _WANTED, progress)
