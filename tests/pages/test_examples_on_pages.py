@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -337,8 +338,12 @@ def test_how_much_longer_a_step_of_two_processes_takes() -> None:
 
 def test_how_much_is_shared_by_rows_of_words_and_what_noise_costs() -> None:
     whole, noisy = (float(printed("data-quality")[line].split()[-1]) for line in (0, 3))
+    texts = "the cat sat on the mat", "the mat sat on the cat"
+    first, second = ({*pairwise(text.split())} for text in texts)
+    shared, among = len(first & second), len(first | second)
     says(
         "data-quality",
+        f'"{texts[0]}", and "{texts[1]}" share {shared} of {among}, so J is {shared / among:.2f}',
         f"share 86 have J = 86/{200 - 86} = {86 / (200 - 86):.2f}",
         f"Half noise costs {noisy - whole:.2f} nats",
     )
