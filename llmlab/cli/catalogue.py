@@ -78,7 +78,7 @@ def presets(args: argparse.Namespace) -> int:
     values = []
     for preset in every:
         needed, minutes = estimate_pretraining(preset.settings), _whole_minutes(preset.settings)
-        values.append(_preset_dict(preset, PRETRAINING, minutes) | {"estimate": asdict(needed)})
+        values.append(_preset_dict(preset, PRETRAINING, minutes) | {"estimate": asdict(needed) | {"minutes": minutes}})
     values += [_preset_dict(preset, FINETUNING, preset.minutes) for preset in fine_tuned]
     return print_answer(args, values, _preset_lines(every, fine_tuned))
 

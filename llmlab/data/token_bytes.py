@@ -18,6 +18,11 @@ def character_parts(texts: Sequence[str]) -> list[str]:
     return parts
 
 
+def character_part(texts: Sequence[str], place: int) -> str:
+    """The same of the token at a place."""
+    return character_parts(texts)[place] if BROKEN.search(texts[place]) else ""
+
+
 def spelled(texts: Sequence[str]) -> str:
     """What tokens spell together; bytes that are no whole character even so are left out."""
     return b"".join(map(_bytes, texts)).decode(errors="ignore")

@@ -10,6 +10,7 @@ from PySide6.QtCore import QSignalBlocker
 from PySide6.QtWidgets import QButtonGroup, QLabel, QSpinBox, QWidget
 
 from llmlab.core.errors import LabError
+from llmlab.data.token_bytes import character_part
 from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.arcs import Arcs
 from llmlab_gui.charts.color_scale import Values
@@ -293,7 +294,11 @@ class AttentionDock(InspectionDock):
             return ""
         value = read_out(heatmap.value(query, key), "value")
         verb = "gets from" if heatmap is self.rollout else "attends to"
-        return f"{names[query]} ({query}) {verb} {names[key]} ({key}): {value}"
+        words = []
+        for token in (query, key):
+            part = character_part(names, token)
+            words.append(f"{names[token]} ({token}, {part})" if part else f"{names[token]} ({token})")
+        return f"{words[0]} {verb} {words[1]}: {value}"
 
     # Pointing ----------------------------------------------------------------------------------------------------
 

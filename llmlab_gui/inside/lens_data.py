@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from llmlab.core.signs import minus
+from llmlab.data.token_bytes import character_part
 from llmlab.inspection.archive import Array
 from llmlab_gui.charts.color_scale import ColorScale, one_sided
 from llmlab_gui.charts.grid_cells import Grid
@@ -89,11 +90,13 @@ def lens_grid(archive: Inspected, by: str, text_of: TextOf, *, halves: bool) -> 
 def lens_tip(archive: Inspected, row: LensRow, column: int, text_of: TextOf) -> str:
     """Everything about one cell, with exact numbers."""
     tokens = archive.metadata.tokens
+    part = character_part(tokens, column)
+    cell = f"{row.label}, at token {column} “{visible(tokens[column])}”{', ' if part else ''}{part}"
     if not is_read(archive, row.place):
-        return f"{row.label}, at token {column} “{visible(tokens[column])}”: not read"
+        return f"{cell}: not read"
     ids = archive["lens/ids"][row.place, column].tolist()
     probabilities = archive["lens/probability"][row.place, column].tolist()
-    lines = [f"{row.label}, at token {column} “{visible(tokens[column])}”"]
+    lines = [cell]
     for id, probability in zip(ids, probabilities, strict=True):
         lines.append(f"  {100 * probability:8.4g} %  {visible(text_of(id))}")
     rank = int(archive["lens/rank"][row.place, column])

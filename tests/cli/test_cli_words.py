@@ -349,6 +349,7 @@ def test_presets_lists_parameters_memory_and_the_time_that_set_up_says(capsys: p
     assert all(preset["minutes"] > 0 for preset in presets.values())
     scratch = [preset for preset in presets.values() if preset["track"] == "pretraining"]
     assert all(preset["estimate"]["memory_bytes"] > 1e8 for preset in scratch)
+    assert all(preset["estimate"]["minutes"] == preset["minutes"] for preset in scratch)
     steps = {
         one["name"]: one["settings"]["train"]["steps"] * one["estimate"]["seconds_per_step"] / 60 for one in scratch
     }

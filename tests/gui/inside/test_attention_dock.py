@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -277,6 +278,11 @@ def test_pointing_reads_the_exact_weight(qtbot: QtBot, lab: LookingLab, dock: At
     words = dock.heatmap.words(3, 1)
     assert words.startswith("·John (3) attends to ·Mary (1): ")
     assert float(words.rpartition(" ")[2]) == pytest.approx(float(dock.pattern[3, 1]), rel=1e-3)
+    heat = dock.heatmap.heat
+    assert heat is not None
+    dock.heatmap.heat = replace(heat, rows=[r"\xe4\xbd", r"\xa0", *heat.rows[2:]])
+    words = dock.heatmap.words(1, 0)
+    assert words.startswith(r"\xa0 (1, byte 3 of 3 of 你) attends to \xe4\xbd (0, bytes 1 to 2 of 3 of 你): ")
 
 
 # Views -----------------------------------------------------------------------------------------------------------

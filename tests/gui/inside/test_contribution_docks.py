@@ -287,6 +287,8 @@ def test_hovering_a_cell_reads_all_of_it(lab: InspectionLab, qtbot: QtBot) -> No
         assert f"{100 * chance:.4g} %" in tip
     assert f"correct token “the”: rank {int(archive['lens/rank'][4, 3]):,}" in tip
     assert f"entropy {archive['lens/entropy'][4, 3]:.4g}" in tip
+    archive.metadata.tokens[3:5] = [r"\xe4\xbd", r"\xa0"]
+    assert r"at token 4 “\xa0”, byte 3 of 3 of 你" in dock.grid.grid.tip(2, 4)
 
 
 def test_a_click_pins_a_token_and_draws_its_rank_by_layer(lab: InspectionLab, qtbot: QtBot) -> None:
