@@ -139,6 +139,15 @@ def has_tokenizer(folder: Path) -> bool:
     return any((folder / name).is_file() for name in _FILES)
 
 
+def no_tokenizer(name: str) -> LabError:
+    """Why a model without a tokenizer cannot learn from examples."""
+    return LabError(
+        f"{name} cannot be fine-tuned.",
+        "It came without a tokenizer, so no example can be written in its tokens.",
+        "Put its tokenizer's files (tokenizer.json, tokenizer_config.json) into its folder.",
+    )
+
+
 def load_tokenizer(folder: Path, name: str, gguf_file: str | None = None) -> HuggingFaceTokenizer | IdTokenizer:
     """The tokenizer in a folder, or of a GGUF file in it. LabError when it cannot be read; no code of it is run."""
     from transformers import AutoTokenizer

@@ -24,7 +24,7 @@ from llmlab.core.errors import LabError, UsageError
 from llmlab.core.finetuning_settings import ALL, FULL, QLORA, FinetuneSettings, LoraSettings
 from llmlab.core.progress import Progress
 from llmlab.data.finetuning_data import NOT_IN_LOSS, Batch
-from llmlab.data.hf_tokenizer import IdTokenizer, has_tokenizer
+from llmlab.data.hf_tokenizer import IdTokenizer, has_tokenizer, no_tokenizer
 from llmlab.data.tokenizers import TextTokenizer
 from llmlab.gpt.model import GPT
 from llmlab.models.adapter_file import PEFT_PREFIX
@@ -34,7 +34,6 @@ from llmlab.models.huggingface import open_folder, translated, without_compiler
 from llmlab.models.model import OpenModel, context_of
 from llmlab.models.source import base_named
 from llmlab.training.finetuning.head import Head, find_head
-from llmlab.training.finetuning.kind import no_tokenizer
 from llmlab.training.finetuning.lora import insert, merge
 from llmlab.training.finetuning.quantise import (
     forget_quantisation,

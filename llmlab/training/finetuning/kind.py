@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from llmlab.core.config import SettingInfo, with_values
-from llmlab.core.errors import LabError, UsageError
+from llmlab.core.errors import UsageError
 from llmlab.core.finetuning_settings import FULL, LORA, QLORA, FinetuneSettings
 from llmlab.core.paths import expanded
-from llmlab.data.hf_tokenizer import has_tokenizer
+from llmlab.data.hf_tokenizer import has_tokenizer, no_tokenizer
 from llmlab.gpt.estimate import Memory
 from llmlab.models.reference import AdaptedModel, ModelFolder, SavedRun, parse, pinned_name
 from llmlab.models.weights import weight_shapes
@@ -96,12 +96,3 @@ def _require_whole(folder: Path) -> None:
     weight_shapes(folder, folder.name)
     if not has_tokenizer(folder):
         raise no_tokenizer(folder.name)
-
-
-def no_tokenizer(name: str) -> LabError:
-    """Why a model without a tokenizer cannot learn from examples."""
-    return LabError(
-        f"{name} cannot be fine-tuned.",
-        "It came without a tokenizer, so no example can be written in its tokens.",
-        "Put its tokenizer's files (tokenizer.json, tokenizer_config.json) into its folder.",
-    )
