@@ -14,8 +14,8 @@ from llmlab.cli.words import Commands, add_cluster, add_jobs, add_outputs, add_t
 from llmlab.core.errors import LabError, UsageError, unknown
 from llmlab.core.kinds import PAPERS
 from llmlab.data.papers import SIZES, Paper, list_papers, read_paper
-from llmlab.notebook.claims import parse_check_prediction
 from llmlab.notebook.locked import read_locked
+from llmlab.notebook.predictions import parse_check_prediction
 from llmlab.notebook.quantities import CLAIM
 from llmlab.notebook.words import stated
 from llmlab.studies.papers.agreement import SEEDS_AGREEING

@@ -4,7 +4,7 @@ val_loss=1.9..2.2@80%              a range, and how sure one is that the outcome
 val_loss=2.05+-0.15@80%            the same as a number with a tolerance
 val_loss=2.05                      a number alone: only its distance is measured
 best_lr=1e-3@60%                   a choice among the trials of an experiment; overfits=yes@70% among two answers
-keys=not supported@60%             the verdict on a claim of a paper (llmlab.notebook.claims)
+keys=not supported@60%             the verdict on a claim of a paper, where it is known which
 loss_curve=0:4.4,100:3,400:2.1     a curve, step:loss; with +-0.1@70%: so near it will be on average
 text=It overfits before step 500@70%      a sentence, which the learner judges afterwards
 """
@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from llmlab.core.errors import UsageError
+from llmlab.core.errors import UsageError, did_you_mean
 from llmlab.core.records import from_plain
-from llmlab.notebook.quantities import CHOICE, CURVE, NUMBER, TEXT, Quantity, find_quantity
+from llmlab.data.papers import VERDICTS, Paper
+from llmlab.notebook.quantities import CHOICE, CLAIM, CURVE, NUMBER, QUANTITIES, TEXT, Quantity, find_quantity
 
 # Nobody is surer than this: beyond, one surprise would outweigh everything else that was ever predicted.
 LEAST_CONFIDENCE, MOST_CONFIDENCE = 0.01, 0.99
@@ -107,6 +108,39 @@ def parse_prediction(line: str) -> Prediction:
         return Prediction(name, CHOICE, confidence, choice=said)
     at = _number(name, said)
     return Prediction(name, NUMBER, confidence, low=at, high=at)
+
+
+def parse_check_prediction(line: str, paper: Paper, tested: Sequence[str]) -> Prediction:
+    """The prediction that a line states about a check of that paper: `keys=not supported@60%`, or `text=...`.
+
+    tested: ids of the claims on which the check will say something. UsageError for others, and for no verdict.
+    """
+    name, sign, said = line.partition("=")
+    id = name.strip().removeprefix(f"{CLAIM}{paper.name}/")
+    known = {claim.id for claim in paper.claims}
+    if not sign or (id not in known and any(id == q.name for q in QUANTITIES if not q.subject)):
+        return parse_prediction(line)
+    paper.claim(id)  # or it says which there are
+    if id not in tested:
+        raise UsageError(
+            f"This check does not test {id!r}, so nothing would come of the prediction.",
+            f"It tests: {', '.join(tested)}.",
+            "Choose the claims with --claims.",
+        )
+    verdict, at, sure = said.partition("@")
+    return parse_prediction(f"{CLAIM}{paper.name}/{id}={_verdict(id, verdict)}{at}{sure}")
+
+
+def _verdict(id: str, words: str) -> str:
+    """`Not-supported` is `not supported`; UsageError for what is not a verdict, with the nearest one."""
+    verdict = " ".join(words.casefold().replace("-", " ").replace("_", " ").split())
+    if verdict not in VERDICTS:
+        raise UsageError(
+            f"{words.strip()!r} is not a verdict.",
+            f"There are: {', '.join(VERDICTS)}.",
+            did_you_mean(verdict, VERDICTS, cutoff=0.4) or f'Write "{id}=not supported@60%".',
+        )
+    return verdict
 
 
 def range_ends(said: str) -> list[str]:

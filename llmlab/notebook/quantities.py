@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
 from llmlab.core.errors import UsageError, did_you_mean
+from llmlab.data.papers import VERDICTS, read_paper
 
 RUN, EXPERIMENT, CHECK = "run", "experiment", "check"
 NUMBER, CHOICE, CURVE, TEXT = "number", "choice", "curve", "text"
 _A = {RUN: "a run", EXPERIMENT: "an experiment", CHECK: "a check of a paper"}
 STEPS_TO = "steps_to_"  # then a validation loss: steps_to_2.5
-CLAIM = "claim:"  # then a paper and the id of one of its claims: claim:bayesian-geometry/keys
+# Then a paper and the id of one of its claims: claim:bayesian-geometry/keys. So it is read without asking which check
+# it belongs to, and stays readable when the paper is there no longer.
+CLAIM = "claim:"
 
 
 @dataclass(frozen=True)
@@ -97,14 +101,29 @@ def find_quantity(name: str) -> Quantity:
         title = f"steps until the validation loss is {target:g}"
         return Quantity(name, title, RUN, unit="steps", log=True)
     if name.startswith(CLAIM):
-        from llmlab.notebook.claims import claim_quantity  # which knows what papers are
-
         return claim_quantity(name)
     raise UsageError(
         f"Nothing named {name!r} can be predicted.",
         did_you_mean(name, [*_BY_NAME, STEPS_TO + "LOSS"], 3, 0.5),
         "`llmlab-run notebook quantities` lists what can be; anything else is a sentence: text=...",
     )
+
+
+def claim_quantity(name: str) -> Quantity:
+    """The verdict on a claim. UsageError for a name that is not written `claim:PAPER/ID`."""
+    paper, _, claim = name.removeprefix(CLAIM).partition("/")
+    if not name.startswith(CLAIM) or not paper or not claim:
+        raise UsageError(f"{name!r} names no claim.", "", f"Write {CLAIM}bayesian-geometry/keys=supported@70%.")
+    return Quantity(name, _title(paper, claim), CHECK, CHOICE, choices=VERDICTS)
+
+
+@functools.cache
+def _title(paper: str, claim: str) -> str:
+    """The claim in its paper's words; its id where there is no such paper here."""
+    try:
+        return read_paper(paper).claim(claim).title
+    except UsageError:
+        return f"the claim {claim} of {paper}"
 
 
 def require_askable(name: str, subject: str) -> None:

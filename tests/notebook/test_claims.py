@@ -12,9 +12,9 @@ import pytest
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.kinds import PAPERS
 from llmlab.data.papers import NOT_SUPPORTED, SUPPORTED, VERDICTS, read_paper
-from llmlab.notebook.claims import claim_quantity, parse_check_prediction
 from llmlab.notebook.entries import DONE, OPEN, statements
-from llmlab.notebook.predictions import format_prediction, parse_prediction
+from llmlab.notebook.predictions import format_prediction, parse_check_prediction, parse_prediction
+from llmlab.notebook.quantities import claim_quantity
 from llmlab.notebook.words import outcome_sentence
 from llmlab.studies.lab_notebook import lab_notebook
 from llmlab.studies.launcher import make_folder

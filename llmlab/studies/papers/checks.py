@@ -20,8 +20,7 @@ from llmlab.jobs.launcher import require_name
 from llmlab.models.available import available_models
 from llmlab.models.reference import parse
 from llmlab.models.source import source_of
-from llmlab.notebook.claims import claim_quantity
-from llmlab.notebook.quantities import CLAIM, Quantity
+from llmlab.notebook.quantities import CLAIM, Quantity, claim_quantity
 from llmlab.studies.papers.agreement import SEEDS_AGREEING
 from llmlab.studies.papers.attention_sinks.plan import PLAN as ATTENTION_SINKS
 from llmlab.studies.papers.bayesian_geometry.plan import PLAN as BAYESIAN_GEOMETRY

@@ -12,7 +12,7 @@ from fakes import FakeRun
 from practice_questions import question
 
 from llmlab.data.papers import NOT_SUPPORTED, read_paper
-from llmlab.notebook.claims import parse_check_prediction
+from llmlab.notebook.predictions import parse_check_prediction
 from llmlab.practice.deck import Deck
 from llmlab.practice.question import CHOICE, LOOK_INSIDE, mark
 from llmlab.store.history import read_history
