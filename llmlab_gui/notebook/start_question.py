@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import Qt, Signal
+from PySide6.QtCore import QPoint, Qt, Signal
 from PySide6.QtGui import QMoveEvent, QResizeEvent
 from PySide6.QtWidgets import QApplication, QCheckBox, QDialog, QLabel, QStackedWidget, QStyle, QWidget
 from shiboken6 import isValid
@@ -141,7 +141,10 @@ class StartQuestion(QDialog):
     def _come_into_sight(self) -> None:
         """Centred where its title is above the screen: so a busy machine left it that changed its size before the
         window manager had placed it."""
-        frame, top, parent = self.frameGeometry(), self.screen().availableGeometry().top(), self.parentWidget()
+        frame, parent = self.frameGeometry(), self.parentWidget()
+        title = QPoint(frame.center().x(), frame.top())
+        screen = QApplication.screenAt(title) or self.screen()  # it may lie on two, one above the other
+        top = screen.availableGeometry().top()
         if self.isVisible() and frame.top() < top:
             frame.moveCenter((parent.window() if parent is not None else self.screen()).geometry().center())
             self.move(frame.left(), max(top, frame.top()))

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -276,7 +277,9 @@ def test_a_trembling_hand_is_smoothed(chart: DrawnCurve) -> None:
     assert inner.std() < 0.15
 
 
-def test_a_drawn_curve_is_stated_with_its_tolerance(qtbot: QtBot, dialog: PredictionDialog) -> None:
+def test_a_drawn_curve_is_stated_with_its_tolerance(
+    qtbot: QtBot, dialog: PredictionDialog, monkeypatch: pytest.MonkeyPatch
+) -> None:
     dialog.draw_button.setChecked(True)
     curve = dialog.curve
     assert curve is not None
@@ -291,6 +294,12 @@ def test_a_drawn_curve_is_stated_with_its_tolerance(qtbot: QtBot, dialog: Predic
         qtbot.waitUntil(lambda: not dialog._settle.isActive(), timeout=WAIT)
         dialog.move(room.left(), room.top() - 20)
         qtbot.waitUntil(lambda: dialog.frameGeometry().top() >= room.top(), timeout=WAIT)
+    with monkeypatch.context() as patch:
+        above = SimpleNamespace(availableGeometry=lambda: room.translated(0, -room.height()))
+        patch.setattr(QApplication, "screenAt", lambda _: above)  # where there is another screen, it may
+        dialog.move(room.left(), room.top() - 20)
+        qtbot.waitUntil(lambda: not dialog._settle.isActive(), timeout=WAIT)
+        assert dialog.frameGeometry().top() < room.top()
     draw(curve.chart, [(1, 4.4), (500, 2.0)])
     assert dialog.start_button.isEnabled()
     assert curve.sure.isHidden()
