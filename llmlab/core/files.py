@@ -222,6 +222,16 @@ def remove_folder(path: Path, progress: Progress = quiet) -> None:
         raise
 
 
+def move_to_trash(path: Path) -> bool:
+    """Whether the system's trash took a file or a folder."""
+    from send2trash import send2trash  # seldom needed
+
+    with contextlib.suppress(OSError):
+        send2trash(path)
+        return True
+    return False
+
+
 def _clear_half_made(parent: Path) -> None:
     """Removes what `new_folder` left where its process was killed, over a day old: a younger one may still grow."""
     for path in parent.glob(".tmp-*"):

@@ -16,7 +16,7 @@ from typing import Any
 
 from llmlab.core.config import with_values
 from llmlab.core.errors import LabError, UsageError, explained
-from llmlab.core.files import remove_folder
+from llmlab.core.files import move_to_trash, remove_folder
 from llmlab.core.progress import Progress, quiet
 from llmlab.core.run_settings import RunSettings
 from llmlab.jobs.launcher import claim_name, require_free, require_name
@@ -84,16 +84,6 @@ def delete_run(run: RunFolder, *, for_good: bool = False, progress: Progress = q
     with explained(f"{run.path} could not be deleted."):
         remove_folder(run.path, progress)
     return True
-
-
-def move_to_trash(path: Path) -> bool:
-    """Whether the system's trash took a file or a folder."""
-    from send2trash import send2trash  # seldom needed
-
-    with contextlib.suppress(OSError):
-        send2trash(path)
-        return True
-    return False
 
 
 def require_new_name(run: RunFolder, new: str) -> RunFolder:

@@ -10,10 +10,9 @@ from PySide6.QtGui import QAction, QKeySequence
 from PySide6.QtWidgets import QCheckBox, QMenu, QWidget
 
 from llmlab.core.errors import LabError
-from llmlab.core.files import remove_folder
+from llmlab.core.files import move_to_trash, remove_folder
 from llmlab.core.progress import Progress
 from llmlab.studies.experiments.outcomes import ExperimentResults
-from llmlab.studies.upkeep import move_to_trash
 from llmlab_gui.experiments.desk import ExperimentDesk
 from llmlab_gui.experiments.poller import ExperimentRow
 from llmlab_gui.experiments.study_panel import StudyPanel, can_go_on

@@ -249,7 +249,7 @@ def test_without_a_trash_yes_deletes_for_good_and_says_so(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the trash of freedesktop.org")
 def test_the_trash_needs_no_desktop(bar: RunFolder, tmp_path: Path) -> None:
-    code = "import sys; from pathlib import Path; from llmlab.studies.upkeep import move_to_trash; "
+    code = "import sys; from pathlib import Path; from llmlab.core.files import move_to_trash; "
     code += "print(move_to_trash(Path(sys.argv[1])))"
     names = {"PATH", "PYTHONPATH", "LD_LIBRARY_PATH"}
     environment = {name: value for name, value in os.environ.items() if name in names}
