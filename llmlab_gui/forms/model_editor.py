@@ -58,7 +58,7 @@ class ModelEditor(NamedEditor):
 
     def set_value(self, value: Any) -> None:
         if value and value == self.value():  # the suggestion itself was named
-            self._chosen = True
+            self._note_choice()
         super().set_value(value)
 
     def suggest(self) -> None:
@@ -77,6 +77,11 @@ class ModelEditor(NamedEditor):
 
     def _note_choice(self) -> None:
         self._chosen = True
+        self._settle.start()  # it is no suggestion any more
+
+    def _found(self, wanted: str, words: str, error: LabError | None) -> None:
+        suggested = "" if self.named or not words else " Suggested: it follows the current run until you name a model."
+        super()._found(wanted, f"{words}{suggested}", error)
 
     def _fill_menu(self) -> None:
         menu, lab = self.button.menu(), self._lab

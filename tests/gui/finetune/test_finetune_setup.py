@@ -339,7 +339,9 @@ def test_the_base_is_the_current_run_until_a_person_names_one_which_is_there_aft
         assert last.model.value() == "gpt@4"
     with dock_in_sight(qtbot, FinetuneSetupDock(lab), 360, 800) as other:
         assert other.model.value() == base
+        qtbot.waitUntil(lambda: "Suggested" in other.model.about.text(), timeout=WAIT)
         other.set_base(base)  # what was suggested, but named now
+        qtbot.waitUntil(lambda: "Suggested" not in other.model.about.text(), timeout=WAIT)
         lab.set_current("pretraining/newer")
         assert other.model.value() == base
         assert other.given()["model.base"] == base
