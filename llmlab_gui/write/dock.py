@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 
 from PySide6.QtCore import Qt
@@ -21,7 +21,7 @@ from llmlab_gui.widgets.labels import PrimaryButton, QuietLabel, labelled
 from llmlab_gui.widgets.layouts import beside, column, settling_timer, split
 from llmlab_gui.widgets.one_line import OneLine
 from llmlab_gui.widgets.veil import Veil
-from llmlab_gui.write.generation_form import GenerationForm
+from llmlab_gui.write.generation_form import Draft, GenerationForm
 from llmlab_gui.write.model_picker import ModelPicker
 from llmlab_gui.write.next_tokens import Asked, NextTokens, TokenAlternatives
 from llmlab_gui.write.second_column import SecondAnswer
@@ -34,15 +34,6 @@ _TYPING_PAUSE_MS = 250
 _NARROW = 600
 NEXT_TAB, TOKEN_TAB = 0, 1
 _DRAFT = "write/draft"
-
-
-@dataclass(frozen=True)
-class Draft:
-    """What Write was left with, as the settings keep it."""
-
-    prompt: str
-    how: Generation = field(default_factory=Generation)
-    spaces: bool = False
 
 
 class WriteDock(LabDock):
@@ -97,9 +88,11 @@ class WriteDock(LabDock):
             self.form.show_how(draft.how)
             self.chat.setChecked(draft.how.chat)
             self.spaces.setChecked(draft.spaces)
+            self.picker.choose_again(draft.run, draft.which)
 
     def keep(self) -> None:
-        self.save_draft(_DRAFT, Draft(self.prompt.toPlainText(), self._sampling(), self.spaces.isChecked()))
+        how, spaces = self._sampling(), self.spaces.isChecked()
+        self.save_draft(_DRAFT, Draft(self.prompt.toPlainText(), how, spaces, *self.picker.chosen))
 
     def shutdown(self) -> None:
         """Ends the reading thread, and a process of its own if it was given one."""
@@ -218,7 +211,8 @@ class WriteDock(LabDock):
             shortcut = QShortcut(QKeySequence(keys), self)
             shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
             shortcut.activated.connect(self.generate_button.click)
-        for changed in (self.prompt.textChanged, self.chat.toggled, self.spaces.toggled, self.form.edited):
+        drafted = (self.prompt.textChanged, self.chat.toggled, self.spaces.toggled, self.form.edited)
+        for changed in (*drafted, self.picker.changed):
             changed.connect(self.keep_later)
         lab.runs_changed.connect(self._update_note)
         lab.write_requested.connect(self.show_model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass, field
 
 from PySide6.QtCore import Signal
 from PySide6.QtGui import QResizeEvent
@@ -13,6 +14,17 @@ from llmlab_gui.widgets.buttons import tool_button
 from llmlab_gui.widgets.flow import FlowRow
 from llmlab_gui.widgets.labels import label_of
 from llmlab_gui.widgets.layouts import beside, column
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What Write was left with, as the settings keep it. run, which: the model, where one was chosen."""
+
+    prompt: str
+    how: Generation = field(default_factory=Generation)
+    spaces: bool = False
+    run: str = ""
+    which: str = ""
 
 
 class GenerationForm(QWidget):

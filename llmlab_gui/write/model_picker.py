@@ -34,6 +34,7 @@ class ModelPicker(QWidget):
         self._wanted = LATEST  # kept while the list of checkpoints is read
         self._answering: tuple[str, str | None] = ("", None)
         self._reads = self._by_hand = False  # by_hand: what answers was chosen
+        self._left = ("", "")  # what was chosen at an earlier start, until its run is found
         self.runs = labelled(OneLineBox(), "Run whose model answers")
         self.which = labelled(OneLineBox(), "Checkpoint that answers")
         for combo in (self.runs, self.which):
@@ -68,6 +69,11 @@ class ModelPicker(QWidget):
         return self.run_id, self._wanted
 
     @property
+    def chosen(self) -> tuple[str, str]:
+        """The same where a person chose it; "" twice where it follows the current run."""
+        return self.choice if self._by_hand else self._left
+
+    @property
     def reading(self) -> bool:
         """Whether it is not known yet which checkpoints there are."""
         return self._reads and not self._checkpoints
@@ -96,8 +102,13 @@ class ModelPicker(QWidget):
 
     def select(self, run_id: str, which: str) -> None:
         """Chooses a run and `latest`, `best`, `final` or a checkpoint's folder name."""
-        self._by_hand = True
+        self._by_hand, self._left = True, ("", "")
         self._set(run_id, which)
+
+    def choose_again(self, run_id: str, which: str) -> None:
+        """What was chosen at an earlier start, as soon as that run is found."""
+        self._left = run_id, which
+        self._list_runs()
 
     def reference(self) -> str:
         """What to ask the model host for. LabError when there is nothing to ask."""
@@ -171,6 +182,8 @@ class ModelPicker(QWidget):
         names = {row.id: row.name for row in self._lab.runs()}
         if about is not None and about.kind not in _OF_RUNS:
             names = {_ACTIVE: f"{about.name} (active)", **names}
+        if self._left[0] in names:
+            self.select(*self._left)
         if list(names.items()) == self.runs.entries():
             return
         chosen = self.runs.currentData() or ""
@@ -207,5 +220,5 @@ class ModelPicker(QWidget):
         self.select(self.runs.currentData() or "", LATEST)
 
     def _choose_checkpoint(self) -> None:
-        self._by_hand, self._wanted = True, self.which.currentData()
+        self._by_hand, self._left, self._wanted = True, ("", ""), self.which.currentData()
         self._show(self.run_id, self._checkpoints)

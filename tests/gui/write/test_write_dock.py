@@ -183,6 +183,32 @@ def test_the_prompt_is_there_after_a_restart(qtbot: QtBot, lab: FakeLab, dock: W
         assert dock.prompt.toPlainText() == f"{left} of France"
 
 
+def test_the_model_that_was_chosen_is_there_after_a_restart(
+    qtbot: QtBot, lab: FakeLab, dock: WriteDock, tmp_path: Path
+) -> None:
+    settings = WindowSettings(tmp_path / "window.ini")
+    dock.remember(settings)
+    runs = [trained(qtbot, lab, dock, name) for name in ("second", "first")]
+    dock.keep()  # nobody has chosen
+    dock.remember(settings)
+    trained(qtbot, lab, dock, "third")
+    chosen = ("pretraining/first", "step-00000100")
+    dock.show_model(*chosen)
+    qtbot.waitUntil(lambda: dock.picker.checkpoint is not None and dock._keeping.isActive(), timeout=WAIT)
+    dock._keeping.timeout.emit()  # the window was killed some time after
+    later = FakeLab(lab.outputs)
+    with dock_in_sight(qtbot, WriteDock(later, host=ModelHost(command=FAKE_HOST)), 900, 640) as again:  # type: ignore[arg-type]
+        again.remember(settings)  # before it knows of any run
+        again.keep()
+        for run in runs:
+            later.add(run, in_turn=True)
+        assert again.picker.choice == chosen
+        later.add(FakeRun(lab.outputs, "fourth").start(), in_turn=True)
+        assert again.picker.choice == chosen
+        qtbot.waitUntil(lambda: again.picker.answers, timeout=WAIT)
+        assert again.picker.reference() == f"{runs[1].run.path}@100"
+
+
 def test_esc_stops_and_keeps_what_is_written(qtbot: QtBot, lab: FakeLab, dock: WriteDock) -> None:
     trained(qtbot, lab, dock)
     activate(qtbot, dock)
