@@ -93,8 +93,12 @@ class InspectionDock(ExportingDock):
         return next((said for said in words if said), "")
 
     def trouble(self) -> LabError | None:
-        """Why there is nothing to show."""
-        return self.session.trouble if self.needs_inspection else None
+        """Why there is nothing to show, or nothing of the prompt of now."""
+        if self.needs_inspection:
+            return self.session.trouble
+        found = [archive for archive in self.shown_archives() if archive is not None]
+        holds = bool(found) and not any(map(self.session.choice.stale, found))
+        return self.session.unread if self.asks_active and not holds else None
 
     def part_in_sight(self) -> str:
         """What of the model is shown, for the title of a picture; "" for all that the panel's name says."""
@@ -320,11 +324,6 @@ class AskingDock(AnswerDock):
         """The answer, or that it was cancelled, or why the prompt cannot be read."""
         super().update_state()
         self._say_cancelled(self._is_cancelled and self.archive is None)
-
-    def trouble(self) -> LabError | None:
-        """Why the prompt cannot be read, unless what is shown does not rest on it."""
-        there = self.archive is not None and not self.session.choice.stale(self.archive)
-        return None if there else self.session.unread
 
     def stale(self) -> str:
         """Of another model or prompt; or of other fields, where the question about those in sight was cancelled."""

@@ -131,6 +131,10 @@ def test_what_cannot_be_done_is_said(lab: InspectionLab, qtbot: QtBot, dock: Int
     dock.form.source.setText("the queen said")
     qtbot.waitUntil(lambda: dock.effect.isVisible(), timeout=WAIT)
     assert lab.host.asked[-1][1]["source"] == "the queen said"
+    lab.host.fail["tokenize"] = LabError("This vocabulary lacks 'T'.")
+    lab.inspection.set_prompt("The", False, at_once=True)
+    qtbot.waitUntil(lambda: "lacks 'T'" in dock._empty.text, timeout=WAIT)
+    assert dock._empty.isVisible()
 
 
 @pytest.mark.parametrize(("over", "columns"), [("layer,position", COUNT), ("layer,head", HEADS)])
