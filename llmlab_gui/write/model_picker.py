@@ -195,7 +195,8 @@ class ModelPicker(QWidget):
 
     def _follow(self, run_id: str) -> None:
         stays = self._by_hand and self.runs.currentData() and not self._lab.chosen()
-        if run_id and run_id != self.run_id and not stays:
+        returns = self._lab.row(self._left[0]) is not None  # what was chosen at an earlier start, with the list
+        if run_id and run_id != self.run_id and not stays and not returns:
             self._by_hand = False
             self._set(run_id, LATEST)
 

@@ -200,8 +200,9 @@ def test_the_model_that_was_chosen_is_there_after_a_restart(
     with dock_in_sight(qtbot, WriteDock(later, host=ModelHost(command=FAKE_HOST)), 900, 640) as again:  # type: ignore[arg-type]
         again.remember(settings)  # before it knows of any run
         again.keep()
-        for run in runs:
-            later.add(run, in_turn=True)
+        later._fakes |= {run.run.full_name: run for run in runs}
+        later.set_current("pretraining/second")  # that of an earlier start, before the list is told
+        later.runs_changed.emit()
         assert again.picker.choice == chosen
         later.add(FakeRun(lab.outputs, "fourth").start(), in_turn=True)
         assert again.picker.choice == chosen
