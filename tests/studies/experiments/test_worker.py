@@ -27,7 +27,8 @@ from llmlab.jobs.launcher import create_run
 from llmlab.store import requests, worker_folder
 from llmlab.store.registry import list_runs
 from llmlab.store.run_folder import RunFolder
-from llmlab.studies import worker
+from llmlab.studies import experiment_worker, worker
+from llmlab.studies.experiment_worker import ExperimentWorker
 from llmlab.studies.experiments.kinds import find_kind
 from llmlab.studies.experiments.outcomes import read_results
 from llmlab.studies.experiments.plan import Request, make_plan
@@ -56,8 +57,8 @@ def forked_runs(imported: None, no_figures: None, monkeypatch: pytest.MonkeyPatc
         return Fork(lambda: _run(run, parent))
 
     monkeypatch.setattr(trials, "start_worker", start)
-    monkeypatch.setattr(worker, "_POLL_SECONDS", 0.05)
-    monkeypatch.setattr(worker, "_STATUS_SECONDS", 0.2)
+    monkeypatch.setattr(experiment_worker, "_POLL_SECONDS", 0.05)
+    monkeypatch.setattr(experiment_worker, "_STATUS_SECONDS", 0.2)
     monkeypatch.setattr(worker_folder, "_LOCK_SECONDS", 0.2)
 
 
@@ -131,7 +132,7 @@ def bytes_of(run: RunFolder) -> dict[str, str]:
 
 def test_the_whole_plan_runs_and_its_results_are_the_runs_own(outputs: Path) -> None:
     folder = planned(outputs)
-    worker.ExperimentWorker(folder).run()
+    ExperimentWorker(folder).run()
     status, results = folder.status(), read_results(folder)
     assert status.state == "finished"
     assert states(folder) == ["finished"] * 3
@@ -147,7 +148,7 @@ def test_a_name_that_somebody_took_meanwhile_fails_that_run_alone(outputs: Path)
     folder = planned(outputs)
     second = folder.run_of(folder.record().trials[1], "pretraining")
     (second.checkpoints / "step-00000001").mkdir(parents=True)  # somebody's work, although its run.json is gone
-    worker.ExperimentWorker(folder).run()
+    ExperimentWorker(folder).run()
     assert states(folder) == ["finished", "failed", "finished"]
     assert (second.checkpoints / "step-00000001").is_dir()
 
@@ -168,7 +169,7 @@ def test_a_record_whose_names_lead_out_of_its_folders_is_damaged(outputs: Path, 
 
 def test_an_error_while_it_stops_is_recorded(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = planned(outputs)
-    one = worker.ExperimentWorker(folder)
+    one = ExperimentWorker(folder)
     one.stop_signal.set()
 
     def full(*_: object) -> None:
@@ -327,13 +328,13 @@ def test_an_error_beside_a_run_that_trains_lets_it_save(
     second = folder.run_of(folder.record().trials[1], "pretraining")
     held(2)
 
-    def measure(self: worker.ExperimentWorker, trial: Trial) -> None:
+    def measure(self: ExperimentWorker, trial: Trial) -> None:
         wait_until(lambda: second.recorded_status().step > HELD)
         raise LabError("Out of memory.")
 
-    monkeypatch.setattr(worker.ExperimentWorker, "_measure", measure)
+    monkeypatch.setattr(ExperimentWorker, "_measure", measure)
     with pytest.raises(LabError, match="Out of memory"):
-        worker.ExperimentWorker(folder).run()
+        ExperimentWorker(folder).run()
     assert folder.status().state == "failed"
     assert states(folder) == ["finished", "stopped", "planned"]
     assert second.status().state == "stopped"
@@ -420,11 +421,11 @@ def test_what_is_predicted_from_the_others_waits_for_all_of_them(
             begun.append((self.trial.name, training))
             super()._begin()
 
-    monkeypatch.setattr(worker, "Training", Watched)
+    monkeypatch.setattr(experiment_worker, "Training", Watched)
     settings = quick_settings(12, checkpoints__interval=20, train__eval_interval=6)
     request = Request(find_kind("scaling"), settings, outputs, id="law", grid=[8, 16, 24, 32], seeds=1)
     folder = at_once(create_experiment(outputs, make_plan(request)), 4)
-    worker.ExperimentWorker(folder).run()
+    ExperimentWorker(folder).run()
     assert states(folder) == ["finished"] * 4
     assert [name for name, _ in begun] == ["w8", "w16", "w24", "w32"]
     assert begun[-1] == ("w32", 0)
@@ -434,7 +435,7 @@ def test_a_run_that_diverges_is_cut_and_stays_cut(outputs: Path) -> None:
     # A rule by which any loss is too high, from the fifth step on.
     rule = DivergenceRule(window=5, above_start=-10.0)
     folder = planned(outputs, 100_000, lambda record: replace(record, rule=rule, trials=record.trials[:1]))
-    worker.ExperimentWorker(folder).run()
+    ExperimentWorker(folder).run()
     run = folder.run_of(folder.record().trials[0], "pretraining")
     assert states(folder) == ["diverged"]
     assert folder.status().state == "finished"
@@ -446,7 +447,7 @@ def test_a_run_that_diverges_is_cut_and_stays_cut(outputs: Path) -> None:
     assert results.value("diverged") == 1
     assert [found.unit for found in results.findings if found.name == "diverged"] == ["run"]
     before = bytes_of(run)
-    worker.ExperimentWorker(folder).run()
+    ExperimentWorker(folder).run()
     assert bytes_of(run) == before
 
 
@@ -456,7 +457,7 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(outputs: Path) -> None:
         return replace(record, trials=[replace(first, settings=first.settings | {"model.block_size": 60_000}), *others])
 
     folder = planned(outputs, change=broken)
-    worker.ExperimentWorker(folder).run()
+    ExperimentWorker(folder).run()
     assert states(folder) == ["failed", "finished", "finished"]
     assert "too short" in folder.recorded_status().trials["l1"].note
     assert folder.status().state == "finished"
@@ -470,7 +471,7 @@ def test_two_workers_at_once_are_refused(outputs: Path, begun: Callable[[Experim
     fork = begun(folder)
     wait_until(lambda: folder.recorded_status().pid == fork.pid)
     with pytest.raises(filelock.Timeout):
-        worker.ExperimentWorker(folder).run()
+        ExperimentWorker(folder).run()
     with pytest.raises(LabError, match="already running"):
         start_experiment(folder)
     assert folder.status().pid == fork.pid

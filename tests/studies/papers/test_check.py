@@ -16,13 +16,14 @@ from llmlab.core.kinds import PAPERS
 from llmlab.core.progress import Work, parts
 from llmlab.core.task_settings import BIJECTION, DUPLICATES, HMM
 from llmlab.data.papers import INCONCLUSIVE, SIZES, list_papers, read_paper
+from llmlab.studies.check_worker import CheckWorker
+from llmlab.studies.experiment_worker import Stop
 from llmlab.studies.launcher import make_folder
 from llmlab.studies.papers.bayesian_geometry import judge, plan
 from llmlab.studies.papers.bayesian_geometry.plan import CALIBRATION, KEYS, PLAN, TESTED, Size, planned_runs
 from llmlab.studies.papers.checks import CheckRequest, claims_tested, plan_check
 from llmlab.studies.papers.records import read_result
 from llmlab.studies.plans.records import CheckFolder, ExperimentStatus, TrialStatus, find_plan
-from llmlab.studies.worker import CheckWorker, Stop
 
 BAYESIAN_GEOMETRY = PLAN.paper
 _TINY = {"data.values": 3, "data.pairs": 3, "data.length": 2, "model.n_layer": 1, "model.n_embd": 16}

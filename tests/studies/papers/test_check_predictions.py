@@ -15,12 +15,13 @@ from llmlab.cli import experiment_follow
 from llmlab.cli.main import main
 from llmlab.core.task_settings import BIJECTION
 from llmlab.notebook.locked import read_locked
+from llmlab.studies.check_worker import CheckWorker
+from llmlab.studies.experiment_worker import Stop
 from llmlab.studies.lab_notebook import lab_notebook
 from llmlab.studies.papers import checks
 from llmlab.studies.papers.bayesian_geometry import plan
 from llmlab.studies.papers.records import read_result
 from llmlab.studies.plans.records import CheckFolder, find_plan
-from llmlab.studies.worker import CheckWorker, Stop
 
 _TINY = {"data.values": 3, "data.pairs": 3, "model.n_layer": 1, "model.n_embd": 16}
 _TINY |= {"data.batch_size": 16, "train.steps": 2, "train.eval_sequences": 16, "train.eval_interval": 2}

@@ -14,13 +14,13 @@ import tiny_models
 
 from llmlab.core.errors import Cancelled, LabError
 from llmlab.data.papers import INCONCLUSIVE, read_paper
+from llmlab.studies.experiment_worker import Stop
 from llmlab.studies.papers import interface
 from llmlab.studies.papers.attention_sinks import judge
 from llmlab.studies.papers.attention_sinks.plan import PLAN, SIZES, TESTED, Size
 from llmlab.studies.papers.attention_sinks.thresholds import UNTRAINED_MODELS
 from llmlab.studies.papers.interface import Check
 from llmlab.studies.papers.records import Verdict
-from llmlab.studies.worker import Stop
 
 SMALL = Size(tokens=16, texts=2, untrained=1, first=1)
 

@@ -13,6 +13,7 @@ from llmlab.core.task_settings import BIJECTION, MLP_PREFIX, TRANSFORMER
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, read_paper
 from llmlab.data.synthetic.metrics import Calibration
 from llmlab.store.run_folder import RunFolder
+from llmlab.studies.check_worker import CheckWorker
 from llmlab.studies.launcher import make_folder
 from llmlab.studies.papers.bayesian_geometry import judge, plan
 from llmlab.studies.papers.bayesian_geometry.plan import ALIGNMENT, ARCHITECTURE, DEEP, LAYERS, Size
@@ -20,7 +21,6 @@ from llmlab.studies.papers.checks import CheckRequest, plan_check
 from llmlab.studies.papers.interface import Check, Measured
 from llmlab.studies.papers.records import read_result
 from llmlab.studies.plans.records import CheckFolder, Trial
-from llmlab.studies.worker import CheckWorker
 
 _TINY = {"data.values": 3, "data.pairs": 3, "model.n_layer": 1, "model.n_head": 2, "model.n_embd": 16}
 _TINY |= {"data.batch_size": 16, "train.steps": 2, "train.eval_sequences": 16, "train.eval_interval": 2}
