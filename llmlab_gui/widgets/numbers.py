@@ -53,7 +53,7 @@ def tick(value: float, spacing: float, kind: str) -> str:
                 return f"{minus(text.rstrip('0').rstrip('.') if '.' in text else text)}{sign}"
     if abs(value) < spacing * 1e-6:  # what is left of zero after adding up steps
         return "0"
-    if spacing < 1e-3 or abs(value) >= 1e6:
+    if (spacing < 1e-3 and abs(value) < 1e-2) or abs(value) >= 1e6:
         digits = max(0, math.floor(math.log10(abs(value)) + 1e-9) - math.floor(math.log10(spacing) + 1e-9))
         mantissa, exponent = f"{value:.{digits}e}".split("e")
         return f"{minus(mantissa)}e{int(exponent)}"
