@@ -10,10 +10,10 @@ from llmlab_gui.widgets.question import ask
 
 
 class Beside:
-    """What trains while a run is to start. run_id: of that run, where it exists already."""
+    """What trains while a run is to start."""
 
-    def __init__(self, lab: Lab, run_id: str = "") -> None:
-        self._lab, self._run_id = lab, run_id
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
         self.rows = self._training()
 
     def ask(self, parent: QWidget, title: str, *, may_wait: bool = False) -> str:
@@ -36,4 +36,4 @@ class Beside:
                 self._lab.controller.pause(row.run)
 
     def _training(self) -> list[RunRow]:
-        return [row for row in self._lab.runs() if row.trains_here and row.id != self._run_id]
+        return [row for row in self._lab.runs() if row.trains_here]

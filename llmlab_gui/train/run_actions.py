@@ -154,7 +154,7 @@ class RunActions(QObject):
             if steps is None:
                 return
             overrides["train.steps"] = steps
-        beside = Beside(self._lab, run_id)
+        beside = Beside(self._lab)
         answer = beside.ask(self._window, "Resume")
         if answer == "pause":
             beside.pause()

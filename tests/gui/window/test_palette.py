@@ -144,8 +144,8 @@ def test_the_palette_answers_what_people_type(same_window: MainWindow) -> None:
     assert list(names.values()) == ["key-value cache", "byte pair encoding", "beginning-of-sequence token", "LoRA"]
     for name in ("seed", "temperature"):  # the glossary comes after what can be set
         assert finder.find(name)[0].kind == "Setting", name
-    for typed in ("n_layer", "n layer"):
-        assert (first := finder.find(typed)[0]).text == "n_layer", (typed, first)
+    for typed, name in (("n_layer", "n_layer"), ("n layer", "n_layer"), ("weight decay", "weight_decay")):
+        assert (first := finder.find(typed)[0]).text == name, (typed, first)
     assert ("Setting", "batch_size") in [(command.kind, command.text) for command in finder.find("minibatch")]
 
 
