@@ -118,7 +118,7 @@ class WalkDock(AskingDock):
     def _ask(self) -> None:
         """Unless that is what is shown or asked for."""
         about, session = self.session.about, self.session
-        if about is None or not self._shown or not session.tokens or session.readable:
+        if about is None or not self._shown or not session.tokens or session.readable or session.unread:
             return
         values = self._values()
         asked = (about.reference, session.text, session.beginning, self.direction.currentData(), repr(values))

@@ -348,6 +348,8 @@ def test_a_prompt_that_the_model_cannot_read_is_said_in_place_of_a_walk(lab: Ins
     lab.host.fail["tokenize"] = trouble
     lab.inspection.set_prompt("The king", False, at_once=True)
     qtbot.waitUntil(dock._empty.isVisible, timeout=WAIT)  # nor is the walk of another prompt left there
+    lab.inspection.select(layer=1)
+    assert asked(lab)["text"] == "The"
     del lab.host.fail["tokenize"]
     lab.inspection.set_prompt("The", False, at_once=True)
     qtbot.waitUntil(dock.list.isVisible, timeout=WAIT)
