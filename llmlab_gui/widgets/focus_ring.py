@@ -45,7 +45,9 @@ class FocusRing(QObject):
         self._listen(app.focusWindow())
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        if event.type() == QEvent.Type.KeyPress:
+        if event.type() == QEvent.Type.ShortcutOverride:  # of a shortcut no other event tells
+            self._by_keys = True
+        elif event.type() == QEvent.Type.KeyPress:
             self._by_keys = True
             return _press(cast("QKeyEvent", event))
         elif event.type() in (QEvent.Type.MouseButtonPress, QEvent.Type.TouchBegin):
@@ -58,6 +60,8 @@ class FocusRing(QObject):
             window.installEventFilter(self)  # no second one where there is one already
 
     def _move(self, _before: QWidget | None, now: QWidget | None) -> None:
+        if now is not None:
+            now.window().installEventFilter(self)  # where what asks for shortcuts ends, as keys do
         if self._ring is not None and shiboken6.isValid(self._ring):
             self._ring.leave()
         # A window has it itself while its parts are exchanged.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from PySide6.QtCore import Qt
-from PySide6.QtGui import QAction, QColor
+from PySide6.QtGui import QAction, QColor, QKeySequence, QShortcut
 from PySide6.QtTest import QTest
 from PySide6.QtWidgets import (
     QApplication,
@@ -85,6 +85,10 @@ def test_a_ring_shows_what_has_the_keyboard(ring: FocusRing, qapp: QApplication,
         parts[4].setFocus()
         parts[0].setFocus()
         assert not ringed(window, parts[0])
+        QShortcut(QKeySequence(Qt.Key.Key_F6), window, parts[1].setFocus)
+        QTest.keyClick(window.windowHandle(), Qt.Key.Key_F6)
+        assert parts[1].hasFocus()
+        assert ringed(window, parts[1])
     finally:
         apply_theme(qapp, "light")
 
