@@ -108,9 +108,9 @@ class CompareDock(AnswerDock):
 
     def compare_with_base(self, reference: str) -> None:
         """What was fine-tuned against its base, on the prompt; a model is opened first where none is active."""
-        outputs = self.lab.outputs
+        outputs, fine_tuned = self.lab.outputs, self._saved(reference)
         self._background.run(
-            lambda: base_and_fine_tuned(parse(reference, outputs)), self._compare_both, self.lab.error_raised.emit
+            lambda: base_and_fine_tuned(parse(fine_tuned, outputs)), self._compare_both, self.lab.error_raised.emit
         )
 
     def compare_two(self, a: str, b: str) -> None:
@@ -217,12 +217,13 @@ class CompareDock(AnswerDock):
         self._forget()
 
     def _active(self) -> str:
-        """The active model, "" for none; of a live run, or one whose checkpoint was deleted, the newest checkpoint."""
-        about = self.session.about
-        if about is None:
-            return ""
-        newest = about.live or is_gone(about.reference, self.lab.outputs)
-        return f"{about.reference.rpartition('@')[0]}@latest" if newest else about.reference
+        """The active model, "" for none."""
+        return "" if self.session.about is None else self._saved(self.session.about.reference)
+
+    def _saved(self, reference: str) -> str:
+        """The same; the newest checkpoint for a live run, or for a checkpoint that was deleted."""
+        newest = reference.endswith("@live") or is_gone(reference, self.lab.outputs)
+        return f"{reference.rpartition('@')[0]}@latest" if newest else reference
 
     def _compare_both(self, both: tuple[str, str]) -> None:
         self._wanted = both

@@ -140,8 +140,8 @@ def test_base_and_fine_tuned_are_compared_on_the_prompt_in_one_click(
     compare = CompareDock(lab)  # type: ignore[arg-type]
     qtbot.addWidget(compare)
     compare.show()
-    lab.inspection.open(f"{run.run.path}@100")
-    qtbot.waitUntil(lambda: dock.archive is not None and dock.archive.metadata.model.endswith("mine@100"), timeout=WAIT)
+    lab.inspection.open(f"{run.run.path}@50")  # which was deleted since
+    qtbot.waitUntil(lambda: dock.archive is not None and dock.archive.metadata.model.endswith("mine@50"), timeout=WAIT)
     qtbot.waitUntil(lambda: bool(lab.inspection.tokens), timeout=WAIT)
     qtbot.mouseClick(dock.compare, Qt.MouseButton.LeftButton)
     qtbot.waitUntil(lambda: compare.archive is not None, timeout=WAIT)
