@@ -156,7 +156,7 @@ class InterventionsDock(InspectionDock):
         self._made_by = made_by
         self.effect.show_effect(archive, self._token)
         self._before_after.setCurrentWidget(self.effect)
-        self.tabs.setTabVisible(_MOVED_TAB, "change/post_ffn" in archive)
+        self._show_moved("change/post_ffn" in archive)
         self.update_state()
 
     def _refuse(self, error: LabError) -> None:
@@ -191,9 +191,14 @@ class InterventionsDock(InspectionDock):
 
     def _show_empty_page(self) -> None:
         self.effect.archive = None
-        self.tabs.setTabVisible(_MOVED_TAB, False)
+        self._show_moved(False)
         self._before_after.setCurrentWidget(self.empty)
         self.update_state()
+
+    def _show_moved(self, shown: bool) -> None:
+        """Qt keeps the room of a hidden tab where it is told twice before the bar is painted."""
+        if self.tabs.isTabVisible(_MOVED_TAB) != shown:
+            self.tabs.setTabVisible(_MOVED_TAB, shown)
 
     def _follow_selection(self) -> None:
         """Another token: the lists at once, the watched logit when the model has answered."""

@@ -98,6 +98,13 @@ def test_a_head_chosen_in_another_panel_is_silenced_and_the_effect_shown(
     before, after = (float(archive[f"target/{name}"][0]) for name in ("before", "after"))
     assert f"{minus(f'{before:.4f}')} → {minus(f'{after:.4f}')}" in dock.effect.headline.text()
     assert line_of(dock.effect.kl, "KL").y == pytest.approx(archive["kl"], rel=1e-6)
+    dock.hide()  # as behind another tab
+    lab.inspection.set_interventions([])
+    dock._show_empty_page()
+    dock._show_empty_page()
+    dock.show()
+    bar = dock.tabs.tabBar()
+    assert bar.tabRect(2).left() == bar.tabRect(0).right() + 1  # no room is kept for the tab between them
 
 
 def test_the_row_adds_what_is_selected(lab: InspectionLab, qtbot: QtBot, dock: InterventionsDock) -> None:
