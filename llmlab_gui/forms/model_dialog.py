@@ -85,6 +85,7 @@ class ModelDialog(QDialog):
         self._shown = _Found(self.rows)
         self.search = _line("Find a model", "Find")
         self.table = rows_table(self._shown, "Models that can be opened", _COLUMNS)
+        self.table.setTextElideMode(Qt.TextElideMode.ElideMiddle)  # an experiment's runs differ at their ends
         self.reference = _line("Model to open", "What to open")
         self.adapter = _line("Adapter's folder", "None")
         self.note = QuietLabel(_HINT)
