@@ -47,7 +47,7 @@ def loss_of(subject: Subject, ids: torch.Tensor, edits: Sequence[str] = ()) -> f
 def _becomes(before: float, after: float, changed: str = "after", prompt: str = "", **facts: Any) -> Found:
     """What becomes of a loss, from its values before and after a change."""
     rise = after - before
-    measured = f"Measured: {before:.4f} before, {after:.4f} {changed}: {minus(f'{rise:+.4f}')}."
+    measured = f"Measured: {before:.4f} before, {after:.4f} {changed}: {minus(f'{rise:+.4f}')} nats per token."
     place = 0 if rise < 0.01 else 1 if rise < 0.1 else 2 if rise < 1 else 3
     return ordered(place, _RISES, prompt=prompt, measured=measured, **facts)
 
