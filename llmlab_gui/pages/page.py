@@ -79,7 +79,7 @@ def without_outcomes(page: Page, shown: Collection[int] = ()) -> Page:
         before, came, _ = line.partition(_CAME)
         if came and not hidden and not fenced and (not before or before.startswith("! ")):
             hidden = count not in shown
-            lines.append(f"{before}[Show what came]({REVEAL}{count})\n" if hidden else line)
+            lines.append(f"{before}[Show what came out]({REVEAL}{count})\n" if hidden else line)
             count += 1
         elif not hidden:
             lines.append(line)

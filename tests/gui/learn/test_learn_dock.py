@@ -703,7 +703,7 @@ def test_what_came_of_a_question_is_seen_when_it_is_asked_for_or_searched(dock: 
         return [words for words in ("it was 7.", "So it is.", "And then?", "For this page, 9.") if words in text]
 
     assert seen() == ["And then?"]
-    assert dock.browser.toPlainText().count("Show what came") == 2
+    assert dock.browser.toPlainText().count("Show what came out") == 2
     dock.open_link(QUrl("reveal:0"))
     assert seen() == ["it was 7.", "So it is.", "And then?"]
     dock.open_link(QUrl("reveal:1"))
