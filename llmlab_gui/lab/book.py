@@ -153,4 +153,4 @@ class Book(QObject):
         sentences = [outcome_sentence(line) for line in entry.lines() if line.score is not None or line.altered]
         if sentences:
             more = "" if len(sentences) <= _MOST_SENTENCES else " The rest is in the Notebook."
-            self.said.emit(" ".join(sentences[:_MOST_SENTENCES]) + more)
+            self.said.emit(f"{entry.about}: {' '.join(sentences[:_MOST_SENTENCES])}{more}")

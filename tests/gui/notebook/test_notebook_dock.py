@@ -265,7 +265,7 @@ def test_a_run_that_finishes_is_scored_and_told(dock: NotebookDock, lab: Lab, li
     live.losses_of = lambda step: (1.8, 2.5)  # type: ignore[method-assign]
     live.advance(15, evaluate=False).append(Evaluated(20, 1.0, 1.8, 2.5, True, 0.1))
     live.finish()
-    told = "You predicted final validation loss: 1.9 to 2.2, 80 % sure. The outcome was 2.5: outside."
+    told = "live: You predicted final validation loss: 1.9 to 2.2, 80 % sure. The outcome was 2.5: outside."
     qtbot.waitUntil(lambda: told in said, timeout=WAIT)
     assert rows(dock)[0][4] == "outside"
     shutil.copytree(live.run.path, live.run.path.with_name("copy"))
