@@ -58,8 +58,7 @@ class DiagnoseDock(LabDock):
         self.standing = QuietLabel()
         self.evidence, self.causes, self.reveal = EvidenceForm(), CausesForm(), RevealView()
         self.healthy_button = PrimaryButton("", self.show_healthy)
-        self.tabs = QTabWidget()
-        self.tabs.setDocumentMode(True)
+        self.tabs = QTabWidget(documentMode=True)
         revealed = column((self.reveal, 1), self.healthy_button)
         pages = (scrolled(self.evidence), scrolled(self.causes), revealed)
         for page, title in zip(pages, ("Evidence", "Answer", "Reveal"), strict=True):

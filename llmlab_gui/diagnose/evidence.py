@@ -10,7 +10,7 @@ from PySide6.QtWidgets import QLineEdit, QListWidget, QPushButton, QWidget
 
 from llmlab.mysteries.case import HEALTHY, MEASURE, QUESTIONS, RATE, SEED, Case, Mark
 from llmlab_gui.widgets.buttons import tool_button
-from llmlab_gui.widgets.labels import QuietLabel
+from llmlab_gui.widgets.labels import QuietLabel, labelled
 from llmlab_gui.widgets.layouts import beside, choice_box, column, flow
 
 _QUESTIONS = {HEALTHY: "Healthy run", SEED: "Other seed", RATE: "Third of the rate", MEASURE: "Measure"}
@@ -41,12 +41,9 @@ class EvidenceForm(QWidget):
         for what, button in self.questions.items():
             button.setToolTip(QUESTIONS[what][1][:1].upper() + QUESTIONS[what][1][1:])
             button.clicked.connect(partial(self.asked.emit, what))
-        self.measures = QuietLabel()
-        self.measures.setAccessibleName("What was measured")
+        self.measures = labelled(QuietLabel(), "What was measured")
         self.measures.hide()
-        self.marks = QListWidget()
-        self.marks.setAccessibleName("Evidence")
-        self.marks.setToolTip("Enter shows the panel, Del removes the evidence")
+        self.marks = labelled(QListWidget(), "Evidence", "Enter shows the panel, Del removes the evidence")
         self.marks.setWordWrap(True)
         self.place = choice_box("Where the evidence is", _WHERE_CHOICES, least=9)
         self.at, self.note = QLineEdit(), QLineEdit()

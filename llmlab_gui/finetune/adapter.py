@@ -13,7 +13,7 @@ from llmlab_gui.finetune.adapter_views import VIEWS, AdapterTable, read_table
 from llmlab_gui.inside.inspection_dock import AnswerDock
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.buttons import push_button
-from llmlab_gui.widgets.labels import QuietLabel
+from llmlab_gui.widgets.labels import QuietLabel, labelled
 from llmlab_gui.widgets.layouts import column, split
 from llmlab_gui.widgets.one_line import ChoiceBox
 from llmlab_gui.widgets.saving import Table
@@ -30,8 +30,7 @@ class AdapterDock(AnswerDock):
         super().__init__(lab, "adapter", "Adapter", parent)
         self.found: AdapterTable | None = None
         self._asked = ""
-        self.view = ChoiceBox()
-        self.view.setAccessibleName("What is shown of each matrix")
+        self.view = labelled(ChoiceBox(), "What is shown of each matrix")
         for view in VIEWS:
             self.view.addItem(view.title)
         tip = "Both read the prompt, one after the other: see where they differ and what each predicts"

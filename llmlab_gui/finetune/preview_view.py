@@ -16,7 +16,7 @@ from llmlab_gui.finetune.example_chips import ExampleChips, StateLegend
 from llmlab_gui.finetune.lengths import LengthHistogram
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.widgets.buttons import menu_button
-from llmlab_gui.widgets.labels import ProblemLabel
+from llmlab_gui.widgets.labels import ProblemLabel, labelled
 from llmlab_gui.widgets.layouts import column, flow, split
 from llmlab_gui.widgets.one_line import OneLine
 from llmlab_gui.widgets.row_tables import Column, RowsModel, rows_table
@@ -68,13 +68,10 @@ class PreviewView(QWidget):
         self.template.setAccessibleName("Chat template")
         self.sizes.setAccessibleName("Sizes")
         self.about_token.setAccessibleName("The chosen token")
-        self.trouble = ProblemLabel()
-        self.trouble.setAccessibleName("Why nothing can be trained with these examples")
+        self.trouble = labelled(ProblemLabel(), "Why nothing can be trained with these examples")
         self.previous_button = _arrow(Qt.ArrowType.LeftArrow, "Previous example")
         self.next_button = _arrow(Qt.ArrowType.RightArrow, "Next example")
-        self.number = QSpinBox()
-        self.number.setAccessibleName("Number of the example")
-        self.number.setToolTip("Which example is shown")
+        self.number = labelled(QSpinBox(), "Number of the example", "Which example is shown")
         self.number.setKeyboardTracking(False)
         self.of, self.about_example = QLabel(), QLabel()
         self.about_example.setToolTip("Its line in the file, and in which part of the examples it is")
@@ -83,8 +80,7 @@ class PreviewView(QWidget):
         self.bad_lines = rows_table(self.lines, "Unusable lines", _BAD_LINE_COLUMNS)
         self.bad_lines.setWordWrap(True)  # reasons are long
         self.bad_lines.verticalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        self.tabs = QTabWidget()
-        self.tabs.setDocumentMode(True)
+        self.tabs = QTabWidget(documentMode=True)
         exports = (
             Export(partial(self.export, what), partial(what.replace, " ", "-"), formats, words)
             for what, words, formats in _PARTS
@@ -220,8 +216,5 @@ def _sizes(preview: Preview) -> str:
 
 
 def _arrow(kind: Qt.ArrowType, tip: str) -> QToolButton:
-    button = QToolButton()
-    button.setArrowType(kind)
-    button.setToolTip(tip)
-    button.setAccessibleName(tip)
+    button = labelled(QToolButton(arrowType=kind), tip, tip)
     return button

@@ -28,7 +28,7 @@ from llmlab_gui.pages.search import counts_of, words_of
 from llmlab_gui.practice.page_questions import PageQuestions, with_questions
 from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.buttons import flat_button
-from llmlab_gui.widgets.labels import ProblemLabel
+from llmlab_gui.widgets.labels import ProblemLabel, labelled
 from llmlab_gui.widgets.layouts import beside, column
 from llmlab_gui.widgets.one_line import ChoiceBox
 from llmlab_gui.widgets.theme import current_theme, faded, theme_notifier
@@ -90,19 +90,15 @@ class LearnDock(LabDock):
         self.forward_button = flat_button("▶", "Forward (Alt+Right)", self.forward)
         self.previous_button = flat_button("‹ Previous", "Previous page", lambda: self._turn(-1))
         self.next_button = flat_button("Next ›", "Next page", lambda: self._turn(1))
-        self.combo = ChoiceBox()
-        self.combo.setAccessibleName("Pages")
+        self.combo = labelled(ChoiceBox(), "Pages")
         self.combo.setSizeAdjustPolicy(ChoiceBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.combo.setMinimumContentsLength(8)
-        self.search = QLineEdit()
-        self.search.setPlaceholderText("Search all pages")
-        self.search.setAccessibleName("Search all pages")
+        self.search = labelled(QLineEdit(placeholderText="Search all pages"), "Search all pages")
         self.search.setClearButtonEnabled(True)
         self.search.setMinimumWidth(70)
         self.list = PageList()
         self.browser = _LearnBrowser(self._background)
-        self.nothing = QLabel()
-        self.nothing.setWordWrap(True)
+        self.nothing = QLabel(wordWrap=True)
         self.nothing.hide()
         self.outcome = ProblemLabel()  # what became of a prediction, for whoever reads on meanwhile
 
@@ -121,8 +117,7 @@ class LearnDock(LabDock):
         self._splitter.setStretchFactor(1, 1)
         self._splitter.setSizes([220, 600])
         self._splitter.setChildrenCollapsible(False)
-        body = QWidget()
-        body.setMinimumWidth(self.fontMetrics().averageCharWidth() * _LEAST_WIDTH)
+        body = QWidget(minimumWidth=self.fontMetrics().averageCharWidth() * _LEAST_WIDTH)
         layout = QVBoxLayout(body)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(self._top)
@@ -152,9 +147,7 @@ class LearnDock(LabDock):
             shortcut = QShortcut(key, body)
             shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
             shortcut.activated.connect(slot)
-        self._coming = QTimer(self)
-        self._coming.setSingleShot(True)
-        self._coming.setInterval(0)
+        self._coming = QTimer(self, singleShot=True, interval=0)
         self._coming.timeout.connect(self._shown)
         self.visibilityChanged.connect(self._come_to_sight)  # its tab was chosen
         lab.concept_requested.connect(self.go)  # the window brings the dock to the front

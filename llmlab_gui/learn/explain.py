@@ -26,7 +26,7 @@ from llmlab.learning.recall import Try, new_try, save, tries
 from llmlab.learning.stations import LearningPath
 from llmlab_gui.learn.stations import Stations
 from llmlab_gui.pages.paths import path_page
-from llmlab_gui.widgets.labels import PrimaryButton, ProblemLabel, QuietLabel
+from llmlab_gui.widgets.labels import PrimaryButton, ProblemLabel, QuietLabel, labelled
 from llmlab_gui.widgets.layouts import choice_box, column, flow, settling_timer, split
 
 _SAVE_MS = 1000  # after the first key since it was saved
@@ -50,12 +50,9 @@ class ExplainIt(QWidget):
         self.ask, self.where, self.result = QLabel(), QuietLabel(), QuietLabel()
         self.ask.setWordWrap(True)
         self.problem = ProblemLabel()
-        self.text = QPlainTextEdit()
-        self.text.setAccessibleName("Your explanation")
-        self.text.setTabChangesFocus(True)
+        self.text = labelled(QPlainTextEdit(tabChangesFocus=True), "Your explanation")
         self.text.setPlaceholderText("Write in your own words, without looking. Sketches can stay on paper.")
-        self.points = QListWidget()
-        self.points.setAccessibleName("What belongs there")
+        self.points = labelled(QListWidget(), "What belongs there")
         self.points.setWordWrap(True)
         self.points.setSpacing(1)  # the boxes are higher than a line
         self.points.setTextElideMode(Qt.TextElideMode.ElideNone)

@@ -135,9 +135,7 @@ class PageBrowser(QTextBrowser):
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setAccessibleName(name)
         self.document().setDocumentMargin(_MARGIN)
-        self._resized = QTimer(self)
-        self._resized.setSingleShot(True)
-        self._resized.setInterval(_RESIZE_MS)
+        self._resized = QTimer(self, singleShot=True, interval=_RESIZE_MS)
         self._resized.timeout.connect(self._fit)
         self._guest: QWidget | None = None
         self._guest_at = -1  # in the document; -1 where the page has no place for it

@@ -178,8 +178,7 @@ class CheckDock(LabDock):
         self._area.ensureWidgetVisible(self.study.standing)
 
     def _lay_out(self) -> None:
-        line = QFrame()
-        line.setFrameShape(QFrame.Shape.HLine)
+        line = QFrame(frameShape=QFrame.Shape.HLine)
         line.setFrameShadow(QFrame.Shadow.Plain)
         line.setForegroundRole(QPalette.ColorRole.Mid)
         self.study.trials_table.setMinimumHeight(110)

@@ -52,8 +52,7 @@ class CheckForm(StudyForm[CheckRequest]):
         self._unticked: dict[str, set[str]] = {}  # claims, by the paper that was read
         self.claim_row = QWidget()
         self._claims = FlowRow(self.claim_row, spacing=10)
-        self.seeds = QSpinBox()
-        self.seeds.setRange(0, 100)
+        self.seeds = QSpinBox(minimum=0, maximum=100)
         self.seeds.setSpecialValueText("as many as the size has")
         self.seeds.setAccessibleName("Seeds")
         self.seeds.setToolTip(

@@ -15,7 +15,7 @@ from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.paper.claim_rows import ClaimRow, criterion_text, p_text, prediction_text, statistic_text
 from llmlab_gui.paper.desk import PaperDesk
-from llmlab_gui.widgets.labels import ProblemLabel, QuietLabel, demi_bold
+from llmlab_gui.widgets.labels import ProblemLabel, QuietLabel, demi_bold, labelled
 from llmlab_gui.widgets.layouts import beside, column
 from llmlab_gui.widgets.row_tables import Column, Index, RowsModel, rows_table, select_row, selected_key
 from llmlab_gui.widgets.saving import Export, export_button
@@ -34,10 +34,8 @@ class ClaimsDock(LabDock):
         self.table = rows_table(self.model, "Claims of the paper", CLAIM_COLUMNS)
         self._delegate = BadgeDelegate(self.table)
         self.table.setItemDelegateForColumn(VERDICT_COLUMN, self._delegate)
-        self.standing = QuietLabel()
-        self.standing.setAccessibleName("Results so far")
-        self.problem = ProblemLabel()
-        self.problem.setAccessibleName("Errors")
+        self.standing = labelled(QuietLabel(), "Results so far")
+        self.problem = labelled(ProblemLabel(), "Errors")
         export = export_button(Export(partial(self.write_table, self.model), self._export_name))
         top = beside(self.standing, export, grows=self.standing)
         self.set_body(column(top, self.problem, (self.table, 1)))

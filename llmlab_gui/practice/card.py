@@ -25,7 +25,7 @@ from llmlab.practice.question import CHOICE, HEAD, INTERVAL, Marked, Question, i
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.pages.browser import PageBrowser
 from llmlab_gui.pages.places import DOCK_PAGES
-from llmlab_gui.widgets.labels import PrimaryButton, ProblemLabel, QuietLabel
+from llmlab_gui.widgets.labels import PrimaryButton, ProblemLabel, QuietLabel, labelled
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
 # Panels that show nothing unless the model of the question is open.
@@ -54,9 +54,7 @@ class QuestionCard(QWidget):
         self.marked: Marked | None = None
         self.page = ""  # in which it stands
         self.kind = QuietLabel()
-        self.text = QLabel()
-        self.text.setWordWrap(True)
-        self.text.setTextFormat(Qt.TextFormat.RichText)
+        self.text = QLabel(wordWrap=True, textFormat=Qt.TextFormat.RichText)
         self.text.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         font = QFont(self.text.font())
         font.setPointSizeF(font.pointSizeF() * 1.1)
@@ -71,13 +69,10 @@ class QuestionCard(QWidget):
         self.choices.setSpacing(2)
         self.choices.installEventFilter(self)
         self.choices.itemDoubleClicked.connect(lambda _: self.submit())
-        self.line = QLineEdit()
-        self.line.setAccessibleName("Answer")
+        self.line = labelled(QLineEdit(), "Answer")
         self.line.returnPressed.connect(self._return_pressed)
         self.problem = ProblemLabel()
-        self.result = QLabel()
-        self.result.setWordWrap(True)
-        self.result.setTextFormat(Qt.TextFormat.RichText)
+        self.result = QLabel(wordWrap=True, textFormat=Qt.TextFormat.RichText)
         self.result.linkActivated.connect(self._follow)
         kinds = Qt.TextInteractionFlag
         self.result.setTextInteractionFlags(kinds.LinksAccessibleByMouse | kinds.LinksAccessibleByKeyboard)

@@ -30,7 +30,7 @@ from llmlab_gui.notebook.charts import CalibrationChart, ScoreChart
 from llmlab_gui.pages.library import load_first_hour, load_pages
 from llmlab_gui.practice.asker import Asker
 from llmlab_gui.practice.card import QuestionCard
-from llmlab_gui.widgets.labels import EmptyState, QuietLabel, scrolled
+from llmlab_gui.widgets.labels import EmptyState, QuietLabel, labelled, scrolled
 from llmlab_gui.widgets.layouts import column, split
 from llmlab_gui.widgets.tab_order import give_keyboard, main_part
 
@@ -48,8 +48,7 @@ class PracticeDock(LabDock):
         self.record = Record()
         self._done: list[bool] = []  # of this handful
         self._begun = False
-        self.table = QTableWidget(0, len(_COLUMNS))
-        self.table.setAccessibleName("Progress by kind of question and by page")
+        self.table = labelled(QTableWidget(0, len(_COLUMNS)), "Progress by kind of question and by page")
         self.table.setHorizontalHeaderLabels(_COLUMNS)
         self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
         self.table.setSelectionBehavior(QTableWidget.SelectionBehavior.SelectRows)
@@ -60,9 +59,7 @@ class PracticeDock(LabDock):
         self.due, self.verdict = QuietLabel(), QuietLabel()
         self.calibration = CalibrationChart()
         self.scores = ScoreChart("Interval score", ReferenceLine(1.0, "1: of useful width"))
-        self.tabs = QTabWidget()
-        self.tabs.setAccessibleName("Practice")
-        self.tabs.setDocumentMode(True)
+        self.tabs = labelled(QTabWidget(documentMode=True), "Practice")
         self._words, self._place = EmptyState(), QStackedWidget()
         self._asked = scrolled(self.card)
         self._place.addWidget(self._words)

@@ -180,8 +180,7 @@ class _TextDelegate(QStyledItemDelegate):
         painter.restore()
 
     def createEditor(self, parent: QWidget, option: QStyleOptionViewItem, index: Index) -> QWidget:
-        editor = QTextEdit(parent)
-        editor.setReadOnly(True)
+        editor = QTextEdit(parent, readOnly=True)
         editor.setFrameShape(QTextEdit.Shape.NoFrame)
         editor.setFont(self._font())
         editor.document().setDocumentMargin(_MARGIN)

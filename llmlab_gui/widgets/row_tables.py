@@ -288,8 +288,7 @@ def table_actions(
 
 def tool_bar(actions: Mapping[str, QAction]) -> QToolBar:
     """Their buttons, by their texts, with Tab; in a narrow dock, what does not fit goes behind its » button."""
-    tools = QToolBar()
-    tools.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextOnly)
+    tools = QToolBar(toolButtonStyle=Qt.ToolButtonStyle.ToolButtonTextOnly)
     tools.addActions(list(actions.values()))
     for button in tools.findChildren(QToolButton):
         button.setFocusPolicy(Qt.FocusPolicy.TabFocus)

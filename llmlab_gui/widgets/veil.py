@@ -26,8 +26,7 @@ class Veil(QWidget):
         self._content = content
         self._words = ""
         self.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
-        self._sign = QFrame(content)
-        self._sign.setFrameShape(QFrame.Shape.StyledPanel)
+        self._sign = QFrame(content, frameShape=QFrame.Shape.StyledPanel)
         self._sign.setAutoFillBackground(True)
         self._label, self._button = QLabel(textFormat=Qt.TextFormat.PlainText), QPushButton()
         self._button.clicked.connect(self._act)

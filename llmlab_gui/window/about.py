@@ -19,6 +19,7 @@ from PySide6.QtWidgets import (
 
 import llmlab
 from llmlab.core.paths import cache_dir, resources_dir
+from llmlab_gui.widgets.labels import labelled
 from llmlab_gui.widgets.layouts import column
 from llmlab_gui.widgets.row_tables import show_whole_rows
 from llmlab_gui.widgets.theme import current_theme
@@ -68,8 +69,7 @@ class ShortcutsDialog(QDialog):
         super().__init__(parent)
         self.setWindowTitle("Keyboard shortcuts")
         rows = [(_what_it_does(action), action.shortcuts()) for action in actions if action.shortcuts()]
-        table = QTableWidget(len(rows), 2)
-        table.setAccessibleName("Keyboard shortcuts")
+        table = labelled(QTableWidget(len(rows), 2), "Keyboard shortcuts")
         table.setHorizontalHeaderLabels(["Action", "Keys"])
         show_whole_rows(table, ())
         table.setAlternatingRowColors(True)

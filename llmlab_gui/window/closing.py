@@ -15,6 +15,7 @@ from llmlab_gui.experiments.poller import ExperimentRow
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.run_rows import RunRow
 from llmlab_gui.widgets import question
+from llmlab_gui.widgets.labels import labelled
 from llmlab_gui.widgets.layouts import column
 from llmlab_gui.widgets.progress_bar import ProgressBar
 
@@ -98,9 +99,7 @@ class StoppingDialog(QDialog):
         self.setModal(True)
         self._lab, self._desks, self._ids = lab, desks, list(ids)
         self._looks = 0
-        self.text = QLabel()
-        self.text.setWordWrap(True)
-        self.text.setAccessibleName("What is being stopped")
+        self.text = labelled(QLabel(wordWrap=True), "What is being stopped")
         bar = ProgressBar()
         bar.setRange(0, 0)
         bar.setAccessibleName("Stopping")
@@ -116,8 +115,7 @@ class StoppingDialog(QDialog):
         self.leave.clicked.connect(self.kept)
         self.kill.clicked.connect(self._kill)
         back.clicked.connect(self.reject)
-        self._timer = QTimer(self)
-        self._timer.setInterval(_LOOK_MS)
+        self._timer = QTimer(self, interval=_LOOK_MS)
         self._timer.timeout.connect(self._look)
         self._timer.start()
         self._draw()

@@ -32,8 +32,7 @@ class ModelBar(QToolBar):
         self.setIconSize(QSize(18, 18))
         self._lab, self._session, self._settings = lab, lab.inspection, settings
         self._session.recent = settings.recent
-        self.button = QToolButton()
-        self.button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        self.button = QToolButton(toolButtonStyle=Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
         self.button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
         self.button.setAccessibleName("Active model")
         self.menu = QMenu(self.button)

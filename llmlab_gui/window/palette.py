@@ -15,6 +15,7 @@ from PySide6.QtCore import QAbstractListModel, QEvent, QModelIndex, QObject, QPe
 from PySide6.QtGui import QColor, QKeyEvent, QPainter
 from PySide6.QtWidgets import QDialog, QLineEdit, QListView, QStyle, QStyledItemDelegate, QStyleOptionViewItem, QWidget
 
+from llmlab_gui.widgets.labels import labelled
 from llmlab_gui.widgets.layouts import column
 from llmlab_gui.widgets.theme import current_theme, mix
 
@@ -236,11 +237,9 @@ class CommandPalette(QDialog):
         super().__init__(parent, Qt.WindowType.Popup | Qt.WindowType.FramelessWindowHint)
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         self._finder, self._search = Finder(commands), search
-        self.line = QLineEdit()
-        self.line.setPlaceholderText("Type to find a command, panel, setting, run, term or page")
+        self.line = QLineEdit(placeholderText="Type to find a command, panel, setting, run, term or page")
         self.line.setAccessibleName("Command")
-        self.list = QListView()
-        self.list.setAccessibleName("Commands")
+        self.list = labelled(QListView(), "Commands")
         self.list.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.list.setUniformItemSizes(True)
         self.list.setItemDelegate(_CommandDelegate({command.kind for command in commands}, self.list))

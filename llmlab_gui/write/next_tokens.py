@@ -136,8 +136,7 @@ class TokenAlternatives(QWidget):
         self.words = QLabel(wordWrap=True)
         self.steps = labelled(OneLineBox(), "Distribution at the chosen token")
         self.steps.setToolTip("The model's own distribution, or what each setting of sampling made of it, in order")
-        self.list = AlternativeList()
-        self.list.setAccessibleName("Alternatives at the chosen token")
+        self.list = labelled(AlternativeList(), "Alternatives at the chosen token")
         self._shown: tuple[int, WrittenToken, Generation] | None = None
         self.steps.currentIndexChanged.connect(self._show)
         column(self.words, self.steps, (self.list, 1), into=self, margins=(0, 4, 0, 0))

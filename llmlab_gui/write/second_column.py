@@ -13,6 +13,7 @@ from llmlab_gui.host.messages import Generation
 from llmlab_gui.host.process import ModelHost
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.background import Background
+from llmlab_gui.widgets.labels import labelled
 from llmlab_gui.widgets.layouts import beside, column
 from llmlab_gui.widgets.veil import Veil
 from llmlab_gui.write.token_view import TokenView
@@ -32,8 +33,7 @@ class SecondAnswer(QWidget):
         self._lab, self._background = lab, background
         self._proposed = ""  # what the box held when nobody had chosen anything
         self.box = ReferenceBox("Model B")
-        self.text = TokenView()
-        self.text.setAccessibleName("What model B wrote")
+        self.text = labelled(TokenView(), "What model B wrote")
         self.text.setPlaceholderText("It answers after model A.")
         self.said = QLabel(textFormat=Qt.TextFormat.PlainText, wordWrap=True)
         self.writer = Writer(host, self.text, self)
