@@ -77,11 +77,7 @@ def follow(folder: ExperimentFolder, args: argparse.Namespace, conclude: Conclus
     shown = _Shown(record, as_json)
     with Interrupts() as interrupts:
         worker = start_experiment(
-            folder,
-            jobs=args.jobs,
-            cluster=args.cluster,
-            cluster_options=dict(args.cluster_options),
-            follow_parent=True,
+            folder, jobs=args.jobs, cluster=args.cluster, cluster_options=dict(args.cluster_options), follow_parent=True
         )
         interrupts.answer_first_with(lambda number: ask_to_stop(folder, worker, number))
         told = False

@@ -70,14 +70,7 @@ def generate(args: argparse.Namespace) -> int:
     if missed := unread(model, args.prompt, chat=args.chat):
         say(f"warning: the prompt is longer than the model's context: it does not see the first {missed:,} tokens.")
     begin = time.perf_counter()
-    tokens = write(
-        model,
-        args.prompt,
-        samples.tokens,
-        sampling,
-        seed=args.seed,
-        chat=args.chat,
-    )
+    tokens = write(model, args.prompt, samples.tokens, sampling, seed=args.seed, chat=args.chat)
     if args.json:
         written = list(tokens)
         print_json(

@@ -77,9 +77,7 @@ class ModelSettings:
         advanced=True,
     )
     untied_head: bool = setting(
-        False,
-        "The head has a matrix of its own; GPT-2's is the token embedding, used a second time.",
-        advanced=True,
+        False, "The head has a matrix of its own; GPT-2's is the token embedding, used a second time.", advanced=True
     )
     logit_softcap: float = setting(
         0.0,

@@ -25,13 +25,7 @@ class Sequences:
     """
 
     def __init__(
-        self,
-        tokens: Tokens,
-        block_size: int,
-        batch_size: int,
-        order: str = "random",
-        stride: int = 0,
-        seed: int = 0,
+        self, tokens: Tokens, block_size: int, batch_size: int, order: str = "random", stride: int = 0, seed: int = 0
     ) -> None:
         """stride: 0 means block_size. ValueError when there is not one sequence: block_size + 1 tokens."""
         if len(tokens) < block_size + 1:

@@ -108,11 +108,7 @@ def open_both(reference: Reference, progress: Progress) -> tuple[OpenModel, Open
 
 @torch.no_grad()
 def lora_beside_ours(
-    base: OpenModel,
-    fine_tuned: OpenModel,
-    adapters: Sequence[Factors],
-    ids: Sequence[int],
-    yours: Functions,
+    base: OpenModel, fine_tuned: OpenModel, adapters: Sequence[Factors], ids: Sequence[int], yours: Functions
 ) -> LoraOutcome:
     """Runs the three on a prompt. LabError as `load_functions`."""
     modules, merged = dict(base.model.named_modules()), 0.0

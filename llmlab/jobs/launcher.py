@@ -120,9 +120,7 @@ def require_free(run: RunFolder, renaming: bool = False) -> None:
         if other.path.exists() and not (other is run and came_to_nothing(run)):
             resume = "." if renaming else f", or resume it: llmlab-run resume {other.id}"
             raise UsageError(
-                f"A run named {run.id!r} is already there.",
-                f"It is in {other.path}.",
-                f"Choose another name{resume}",
+                f"A run named {run.id!r} is already there.", f"It is in {other.path}.", f"Choose another name{resume}"
             )
 
 

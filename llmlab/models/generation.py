@@ -27,14 +27,7 @@ _UNLIMITED = 1 << 20  # tokens of a model that nothing limits but time and memor
 
 
 def write(
-    opened: OpenModel,
-    prompt: str,
-    tokens: int,
-    how: Sampling,
-    *,
-    seed: int,
-    top: int = 0,
-    chat: bool = False,
+    opened: OpenModel, prompt: str, tokens: int, how: Sampling, *, seed: int, top: int = 0, chat: bool = False
 ) -> Iterator[WrittenToken]:
     """Continues `prompt`, token by token; where the model writes an end of text, that is the last one.
 

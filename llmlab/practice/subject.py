@@ -16,15 +16,7 @@ from llmlab.core.progress import Progress, quiet
 from llmlab.core.settings import ModelSettings, PretrainSettings
 from llmlab.gpt.estimate import expected_vocab_size
 from llmlab.models.available import GGUF_SUFFIX, folder_name
-from llmlab.models.reference import (
-    LATEST,
-    LiveRun,
-    ModelFolder,
-    Reference,
-    SavedRun,
-    parse,
-    without_folders,
-)
+from llmlab.models.reference import LATEST, LiveRun, ModelFolder, Reference, SavedRun, parse, without_folders
 from llmlab.store.checkpoints import list_checkpoints
 from llmlab.store.registry import list_runs
 from llmlab.store.run_folder import RunFolder

@@ -90,13 +90,7 @@ def benchmark_score() -> Chart:
     return Chart("benchmark", title, Axis("model"), Axis("right", "%"), series, categories=["baseline", "ours"])
 
 
-FIGURES: tuple[Callable[[], Chart], ...] = (
-    loss_curve,
-    scaling_plot,
-    attention_figure,
-    probing_result,
-    benchmark_score,
-)
+FIGURES: tuple[Callable[[], Chart], ...] = (loss_curve, scaling_plot, attention_figure, probing_result, benchmark_score)
 
 
 def draw(folder: Path = FIGURES_DIR) -> None:

@@ -328,11 +328,7 @@ class Trainer(FromScratch):
 
 @torch.no_grad()
 def mean_loss(
-    model: GPT,
-    batches: Iterable[tuple[np.ndarray, np.ndarray]],
-    device: Device,
-    processes: Processes,
-    loss_of: Loss,
+    model: GPT, batches: Iterable[tuple[np.ndarray, np.ndarray]], device: Device, processes: Processes, loss_of: Loss
 ) -> float:
     """Mean loss in nats per token over (x, y) batches of ids [batch, time], dropout off. Draws no random number.
 

@@ -40,13 +40,7 @@ class LineChart(pg.PlotWidget):
     needs_redraw = Signal()
 
     def __init__(
-        self,
-        y_label: str,
-        y_unit: str = "",
-        y_kind: str = "value",
-        *,
-        from_zero: bool = False,
-        short_name: str = "",
+        self, y_label: str, y_unit: str = "", y_kind: str = "value", *, from_zero: bool = False, short_name: str = ""
     ) -> None:
         """from_zero: the view that follows begins at zero, for what is read as a share of a whole.
 

@@ -42,12 +42,7 @@ COLUMNS: tuple[Column[Line], ...] = (
         value=lambda line: _sure(line),
         in_file="Confidence",
     ),
-    Column(
-        "Verdict",
-        verdict,
-        "Inside the range, or the right choice; or altered after it was locked",
-        width=8,
-    ),
+    Column("Verdict", verdict, "Inside the range, or the right choice; or altered after it was locked", width=8),
     numbers(
         "Brier",
         lambda line: _brier(line),

@@ -97,15 +97,7 @@ class LossDock(ChartDock):
             (
                 "val",
                 "val_loss",
-                CurveStyle(
-                    shade,
-                    "validation",
-                    run.name,
-                    width=1.5,
-                    markers="o",
-                    z=5 - run.behind,
-                    edge=run.edge,
-                ),
+                CurveStyle(shade, "validation", run.name, width=1.5, markers="o", z=5 - run.behind, edge=run.edge),
             ),
         ):
             finite = np.isfinite(evaluations[column])

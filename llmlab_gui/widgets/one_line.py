@@ -119,12 +119,7 @@ def keep_short(menu: QMenu) -> None:
 class OneLine(QLabel):
     """Plain text. quiet: in the colour of captions. elide: where it is cut."""
 
-    def __init__(
-        self,
-        *,
-        quiet: bool = False,
-        elide: Qt.TextElideMode = Qt.TextElideMode.ElideRight,
-    ) -> None:
+    def __init__(self, *, quiet: bool = False, elide: Qt.TextElideMode = Qt.TextElideMode.ElideRight) -> None:
         super().__init__()
         self._quiet, self._elide = quiet, elide
         self.setTextFormat(Qt.TextFormat.PlainText)

@@ -77,11 +77,7 @@ class _Separators(QProxyStyle):
     """Of the window alone, not of what is in it: lines between docks have the accent where they can be moved."""
 
     def drawPrimitive(
-        self,
-        element: QStyle.PrimitiveElement,
-        option: QStyleOption,
-        painter: QPainter,
-        widget: QWidget | None = None,
+        self, element: QStyle.PrimitiveElement, option: QStyleOption, painter: QPainter, widget: QWidget | None = None
     ) -> None:
         handle = element == QStyle.PrimitiveElement.PE_IndicatorDockWidgetResizeHandle
         if handle and option.state & QStyle.StateFlag.State_MouseOver:

@@ -228,11 +228,7 @@ def _findings(history: RunHistory, spikes: Sequence[Spike]) -> list[Finding]:
     tail = loss[-max(2, len(loss) // 5) :]
     noise = float(1.4826 * np.median(np.abs(np.diff(tail) - np.median(np.diff(tail)))) / np.sqrt(2))
     findings = [
-        Finding(
-            "spikes",
-            f"spikes of {SPIKE_SIGMAS:g} robust standard deviations and more",
-            len(spikes),
-        ),
+        Finding("spikes", f"spikes of {SPIKE_SIGMAS:g} robust standard deviations and more", len(spikes)),
         Finding("overfitting_step", "step at which overfitting begins", onset, unit="steps", text=kept_low),
         Finding("step_noise", "scatter of a step's loss, last fifth of the run", noise, unit="nats per token"),
     ]

@@ -26,11 +26,7 @@ from llmlab.studies.papers.bayesian_geometry import thresholds as bounds
 from llmlab.studies.papers.bayesian_geometry.alignment import Alignment, alignment, alignment_verdict
 from llmlab.studies.papers.bayesian_geometry.beliefs import real_models_verdict
 from llmlab.studies.papers.bayesian_geometry.focusing import focusing_verdict
-from llmlab.studies.papers.bayesian_geometry.geometry import (
-    Population,
-    measure_geometry,
-    samples_of,
-)
+from llmlab.studies.papers.bayesian_geometry.geometry import Population, measure_geometry, samples_of
 from llmlab.studies.papers.bayesian_geometry.manifold import keys_verdict, manifold_tests, manifold_verdict
 from llmlab.studies.papers.interface import Check, Measured, Questions, ask_models
 from llmlab.studies.papers.records import Verdict

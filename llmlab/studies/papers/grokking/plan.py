@@ -106,9 +106,5 @@ def _measuring_seconds(settings: TaskSettings) -> float:
 
 
 PLAN = PaperPlan(
-    "grokking",
-    TESTED,
-    "llmlab.studies.papers.grokking.judge",
-    planned_runs,
-    measuring_seconds=_measuring_seconds,
+    "grokking", TESTED, "llmlab.studies.papers.grokking.judge", planned_runs, measuring_seconds=_measuring_seconds
 )
