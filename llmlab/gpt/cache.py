@@ -45,19 +45,14 @@ class LayerCache:
 
     def __init__(self, slots: int) -> None:
         self._slots = slots
-        self._kept: list[Tensor] = []  # keys and values, [B, slots, H_kv, D] each
-
-    @property
-    def kept(self) -> list[Tensor]:
-        """Keys and values of all slots, [B, slots, H_kv, D] each; [] before anything was read."""
-        return self._kept
+        self.kept: list[Tensor] = []  # keys and values of all slots, [B, slots, H_kv, D] each; [] at first
 
     def extended(self, *new: Tensor) -> list[Tensor]:
         """New keys and values [B, H_kv, T, D] -> all up to them [B, H_kv, S, D]; the new ones are kept."""
-        if not self._kept:  # zeros: what is masked still takes part, with weight 0, and 0 times NaN is NaN
+        if not self.kept:  # zeros: what is masked still takes part, with weight 0, and 0 times NaN is NaN
             batch, heads, _, dim = new[0].shape
-            self._kept = [part.new_zeros(batch, self._slots, heads, dim) for part in new]
+            self.kept = [part.new_zeros(batch, self._slots, heads, dim) for part in new]
         rows = torch.arange(len(self.positions), device=self.positions.device)[:, None]
-        for kept, part in zip(self._kept, new, strict=True):
+        for kept, part in zip(self.kept, new, strict=True):
             kept[rows, self.positions] = part.transpose(1, 2)
-        return [kept[:, : self.mask.shape[-1]].transpose(1, 2) for kept in self._kept]
+        return [kept[:, : self.mask.shape[-1]].transpose(1, 2) for kept in self.kept]

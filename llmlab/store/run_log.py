@@ -87,14 +87,9 @@ class EventFollower:
     def __init__(self, run: RunFolder, offset: int = 0) -> None:
         """offset: byte to begin at (the start of a line), for what was read by other means."""
         self._run = run
-        self._offset = offset
+        self.offset = offset  # bytes read so far, whole lines only
         self._status, self._status_is = RunStatus(), (0, 0, 0)  # status.json as it was read, and which file that was
         self._attempt = self._recorded_status().attempt
-
-    @property
-    def offset(self) -> int:
-        """Bytes read so far, whole lines only."""
-        return self._offset
 
     def poll(self, max_bytes: int = 1 << 20) -> list[Event]:
         """New whole lines, at most about `max_bytes` of them."""
@@ -102,16 +97,16 @@ class EventFollower:
         while not block or status.attempt > self._attempt:  # a worker may begin while its lines are read
             if status.attempt > self._attempt:
                 self._attempt = status.attempt
-                self._offset = min(self._offset, status.events_start)
+                self.offset = min(self.offset, status.events_start)
             try:
                 with self._run.events.open("rb") as file:
-                    block = whole_lines(file, self._offset, max_bytes)
+                    block = whole_lines(file, self.offset, max_bytes)
             except OSError:
                 return []
             if not block:
                 return []
             status = self._recorded_status()
-        self._offset += len(block)
+        self.offset += len(block)
         return list(readable(block.splitlines()))
 
     def _recorded_status(self) -> RunStatus:

@@ -82,7 +82,7 @@ class BarChart(QWidget):
     def __init__(self, name: str) -> None:
         super().__init__()
         self.bars = Bars()
-        self._chosen = -1
+        self.chosen = -1  # the marked group; -1 for none
         self._pointed = (-1, -1)
         self._places: list[list[QRectF]] = []  # of each bar, from the top of the plot to its bottom
         self.setAccessibleName(name)
@@ -93,21 +93,16 @@ class BarChart(QWidget):
 
     def show_bars(self, bars: Bars, chosen: int = -1) -> None:
         """Replaces everything. chosen: the group that is marked, -1 for none."""
-        self.bars, self._chosen, self._pointed = bars, chosen, (-1, -1)
+        self.bars, self.chosen, self._pointed = bars, chosen, (-1, -1)
         self._place()
         self.setAccessibleDescription(f"{len(bars.groups)} groups, {bars.unit}")
         self.update()
 
     def choose(self, group: int) -> None:
         """Marks a group, -1 for none."""
-        if group != self._chosen:
-            self._chosen = group
+        if group != self.chosen:
+            self.chosen = group
             self.update()
-
-    @property
-    def chosen(self) -> int:
-        """The marked group, -1 for none."""
-        return self._chosen
 
     def bar_at(self, point: QPoint | QPointF) -> tuple[int, int]:
         """Group and place of the bar whose column is under a point; (-1, -1) for none."""
@@ -260,7 +255,7 @@ class BarChart(QWidget):
         colors = [QColor(theme.text if s.color < 0 else theme.series[s.color]) for s in self.bars.series]
         zero = height(0.0)
         for number, (group, places) in enumerate(zip(self.bars.groups, self._places, strict=True)):
-            if number == self._chosen and places:
+            if number == self.chosen and places:
                 column = QRectF(
                     places[0].left() - 2, plot.top(), places[-1].right() - places[0].left() + 4, plot.height()
                 )
@@ -332,13 +327,13 @@ class BarChart(QWidget):
         taken: list[tuple[float, float]] = []
         groups = self.bars.groups
         order = sorted(
-            range(len(centers)), key=lambda n: (n != self._chosen, not groups[n].apart, groups[n].label.isdecimal(), n)
+            range(len(centers)), key=lambda n: (n != self.chosen, not groups[n].apart, groups[n].label.isdecimal(), n)
         )
         every = self._every(centers)
         for number in order:
             group = self.bars.groups[number]
             # Whole numbers are thinned (0, 2, 4, ...), names are not.
-            if group.label.isdecimal() and number != self._chosen and int(group.label) % every:
+            if group.label.isdecimal() and number != self.chosen and int(group.label) % every:
                 continue
             width = metrics.horizontalAdvance(group.label)
             left = min(max(centers[number] - width / 2, plot.left()), self.width() - width - 2)
@@ -346,9 +341,9 @@ class BarChart(QWidget):
                 continue
             taken.append((left, left + width))
             font = QFont(self.font())
-            font.setBold(number == self._chosen)
+            font.setBold(number == self.chosen)
             painter.setFont(font)
-            painter.setPen(QColor(theme.text if number == self._chosen else theme.quiet))
+            painter.setPen(QColor(theme.text if number == self.chosen else theme.quiet))
             painter.drawText(QRectF(left - 4, plot.bottom() + 3, width + 8, metrics.height()), _CENTER, group.label)
         painter.setFont(self.font())
 

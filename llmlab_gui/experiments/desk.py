@@ -40,7 +40,7 @@ class ExperimentDesk(PlansDesk, Generic[R]):
         self._by_hand = False
         self._awaited = ""  # just started: it becomes the current one as soon as it is found
         self._outcome: Outcome[R] = Outcome("")
-        self._curves: dict[str, RunHistory] = {}
+        self.curves: dict[str, RunHistory] = {}  # of the current one's runs, by the names of its trials
         self._ended = False
         self._poller = ExperimentsPoller(outputs, source, self)
         self._poller.found.connect(self._take_rows)
@@ -74,11 +74,6 @@ class ExperimentDesk(PlansDesk, Generic[R]):
     def outcome(self) -> Outcome[R]:
         """Results and report of the current experiment, as far as they are there."""
         return self._outcome if self._outcome.id == self._current else Outcome(self._current)
-
-    @property
-    def curves(self) -> dict[str, RunHistory]:
-        """Losses of the current experiment's runs, by the names of its trials."""
-        return self._curves
 
     def live(self) -> list[ExperimentRow]:
         """Those that a worker is at."""
@@ -127,7 +122,7 @@ class ExperimentDesk(PlansDesk, Generic[R]):
         if experiment_id == self._current:
             return
         self._current = experiment_id
-        self._curves = {}
+        self.curves = {}
         self._poller.choose(experiment_id)
         self.current_changed.emit(experiment_id)
         self.outcome_changed.emit()
@@ -139,8 +134,8 @@ class ExperimentDesk(PlansDesk, Generic[R]):
             self.outcome_changed.emit()
 
     def _take_curves(self, experiment_id: str, curves: dict[str, RunHistory]) -> None:
-        if experiment_id == self._current and not self._ended and (curves or self._curves):
-            self._curves = curves
+        if experiment_id == self._current and not self._ended and (curves or self.curves):
+            self.curves = curves
             self.curves_changed.emit()
 
     def _tell_end(self, row: ExperimentRow) -> None:

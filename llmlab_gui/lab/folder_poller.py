@@ -36,7 +36,7 @@ class FolderPoller(QThread):
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._wake = threading.Event()
-        self._stopping = False
+        self.stopping = False  # whether nobody waits for what it finds
         self._told = ""  # the mistake that was met last
         self._asked = object()  # another one with each `poke`
         self._found: list[Any] | None = None  # told last
@@ -53,17 +53,17 @@ class FolderPoller(QThread):
 
     def stop(self) -> None:
         """Asks `run` to return; the owner then waits."""
-        self._stopping = True
+        self.stopping = True
         self._wake.set()
 
     def run(self) -> None:
         last: tuple[object, list[Any]] | None = None
-        while not self._stopping:
+        while not self.stopping:
             more = False
             asked = self._asked
             try:
                 rows = self.look()
-                if self._stopping:  # it may have left out the rest
+                if self.stopping:  # it may have left out the rest
                     return
                 if (asked, rows) != last:
                     last = asked, rows
@@ -77,11 +77,6 @@ class FolderPoller(QThread):
                 self._wake.wait(INTERVAL_SECONDS)
             self._wake.clear()
 
-    @property
-    def stopping(self) -> bool:
-        """Whether nobody waits for what it finds."""
-        return self._stopping
-
     def look(self) -> list[Any]:
         """All that is there, newest first, reading only files that changed since the last look. Told to stop, it leaves
         out the rest."""
@@ -89,7 +84,7 @@ class FolderPoller(QThread):
 
     def _tell(self, asked: object, rows: list[Any]) -> None:
         """In the thread of whoever made it, and perhaps later than a `poke` or `stop`."""
-        if asked is self._asked and rows != self._found and not self._stopping:
+        if asked is self._asked and rows != self._found and not self.stopping:
             self._found = rows
             self.found.emit(rows)
 

@@ -28,7 +28,7 @@ class NotebookDetail(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self._line: Line | None = None
+        self.line: Line | None = None  # what is shown
         self.title, self.result = QLabel(wordWrap=True), QuietLabel()
         self.result_chart, self.stated_chart, self.no_chart = ResultChart(), StatedChart(), EmptyState()
         self._charts = stack(self.result_chart, self.stated_chart, self.no_chart)
@@ -58,11 +58,6 @@ class NotebookDetail(QWidget):
         self.learn.textChanged.connect(self._typed)
         theme_notifier.changed.connect(self._restyle)
 
-    @property
-    def line(self) -> Line | None:
-        """What is shown."""
-        return self._line
-
     def chart(self) -> LineChart | None:
         """What an export writes; None where there is nothing to draw."""
         shown = self._charts.currentWidget()
@@ -70,7 +65,7 @@ class NotebookDetail(QWidget):
 
     def show_line(self, line: Line, actual: Sequence[Sequence[float]], *, stopped: bool) -> None:
         """A prediction. actual: [step, validation loss] so far; stopped: its run ended before its last step."""
-        before, self._line = self._line, line
+        before, self.line = self.line, line
         entry, prediction = line.entry, line.locked.prediction
         self.title.setText(f"<b>{escape(entry.about)}</b> · {escape(entry.title)}")
         self._say(line)
@@ -113,24 +108,24 @@ class NotebookDetail(QWidget):
         )
 
     def _restyle(self) -> None:
-        if self._line is not None:
-            self._say(self._line)
+        if self.line is not None:
+            self._say(self.line)
 
     def _typed(self) -> None:
-        known = self._line.entry.learned if self._line is not None else ""
+        known = self.line.entry.learned if self.line is not None else ""
         self.save.setEnabled(self.learn.isEnabled() and self.learn.text().strip() != known)
 
     def _learn(self) -> None:
-        if self._line is not None and self.save.isEnabled():
-            self.learned.emit(self._line.entry, self.learn.text())
+        if self.line is not None and self.save.isEnabled():
+            self.learned.emit(self.line.entry, self.learn.text())
 
     def _judge(self, outcome: str) -> None:
-        if self._line is not None and outcome:
-            self.judged.emit(self._line.entry, self._line.place, outcome)
+        if self.line is not None and outcome:
+            self.judged.emit(self.line.entry, self.line.place, outcome)
 
     def _score(self) -> None:
-        if self._line is not None:
-            self.score_wanted.emit(self._line.entry)
+        if self.line is not None:
+            self.score_wanted.emit(self.line.entry)
 
 
 def _in_words(line: Line) -> tuple[str, str]:

@@ -221,30 +221,25 @@ class Badge(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self._state = ""
+        self.state = ""  # what it says
         demi_bold(self)
         self.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
         self.setAccessibleName("Verdict")
         theme_notifier.changed.connect(self.update)
 
-    @property
-    def state(self) -> str:
-        """What it says."""
-        return self._state
-
     def say(self, state: str) -> None:
         """Shows another verdict."""
-        self._state = state
+        self.state = state
         self.setAccessibleDescription(state)
         self.updateGeometry()
         self.update()
 
     def sizeHint(self) -> QSize:
         metrics = QFontMetrics(self.font())
-        wide = 2 * _SIDE if self._state in _SIGNS else 0
-        return QSize(metrics.horizontalAdvance(badge_text(self._state)) + wide + 2, metrics.height() + 2 * _UP + 2)
+        wide = 2 * _SIDE if self.state in _SIGNS else 0
+        return QSize(metrics.horizontalAdvance(badge_text(self.state)) + wide + 2, metrics.height() + 2 * _UP + 2)
 
     def paintEvent(self, _event: QPaintEvent) -> None:
         with QPainter(self) as painter:
             painter.setFont(self.font())
-            paint_badge(painter, QRectF(self.rect()), self._state)
+            paint_badge(painter, QRectF(self.rect()), self.state)

@@ -24,7 +24,7 @@ class Veil(QWidget):
     def __init__(self, content: QWidget) -> None:
         super().__init__(content)
         self._content = content
-        self._words = ""
+        self.words = ""  # what the content is about; "" while it is current
         self.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
         self._sign = QFrame(content, frameShape=QFrame.Shape.StyledPanel)
         self._sign.setAutoFillBackground(True)
@@ -36,17 +36,12 @@ class Veil(QWidget):
         theme_notifier.changed.connect(self.update)
         self.say("")
 
-    @property
-    def words(self) -> str:
-        """What the content is about, "" while it is current."""
-        return self._words
-
     def say(self, words: str, action_text: str = "", slot: Callable[[], object] | None = None) -> None:
         """Dims the content and says what it is about; "" lifts the veil. slot: what the button beside it does."""
         self._slot = slot
         self._button.setText(action_text)
         self._button.setVisible(slot is not None)
-        self._words = words
+        self.words = words
         for part in (self, self._sign):
             part.setVisible(bool(words))
             part.raise_()
@@ -68,8 +63,8 @@ class Veil(QWidget):
         self.setGeometry(content.rect())
         self._label.setText("")
         room = content.width() - self._sign.sizeHint().width()
-        self._label.setText(self._label.fontMetrics().elidedText(self._words, Qt.TextElideMode.ElideMiddle, room))
-        self._label.setToolTip(self._words)
+        self._label.setText(self._label.fontMetrics().elidedText(self.words, Qt.TextElideMode.ElideMiddle, room))
+        self._label.setToolTip(self.words)
         size = self._sign.sizeHint().boundedTo(content.size())
         self._sign.resize(size)
         self._sign.move((content.width() - size.width()) // 2, (content.height() - size.height()) // 2)

@@ -61,43 +61,30 @@ class TokenView(QTextEdit):
         self.setTextInteractionFlags(
             Qt.TextInteractionFlag.TextSelectableByMouse | Qt.TextInteractionFlag.TextSelectableByKeyboard
         )
-        self._prompt = ""
-        self._tokens: list[WrittenToken] = []
+        self.prompt = ""
+        self.tokens: list[WrittenToken] = []
         self._starts: list[int] = []  # document position of each token
         self._raw: list[str] = []  # for each position of the document, the text that it stands for
         self._show_spaces = False
-        self._pointed = self._chosen = -1
+        self._pointed = self.current = -1  # tokens: under the pointer, and the chosen one
         self._at_end = True  # stays there as the text grows, and as Qt lays out more of a long one
         bar = self.verticalScrollBar()
         bar.valueChanged.connect(self._moved)
         bar.rangeChanged.connect(self._stay_at_end)
         theme_notifier.changed.connect(self._redraw)
 
-    @property
-    def prompt(self) -> str:
-        return self._prompt
-
-    @property
-    def tokens(self) -> Sequence[WrittenToken]:
-        return self._tokens
-
-    @property
-    def current(self) -> int:
-        """The chosen token, -1 for none."""
-        return self._chosen
-
     def text_before(self, index: int) -> str:
         """Prompt and tokens up to token `index`, without it."""
-        return self._prompt + "".join(token.text for token in self._tokens[:index])
+        return self.prompt + "".join(token.text for token in self.tokens[:index])
 
     def text(self) -> str:
         """Prompt and all tokens."""
-        return self.text_before(len(self._tokens))
+        return self.text_before(len(self.tokens))
 
     def begin(self, prompt: str) -> None:
         """Empties the view and shows a new prompt; of a long one its end, where the tokens will come."""
-        self._prompt, self._tokens = prompt, []
-        self._pointed = self._chosen = -1
+        self.prompt, self.tokens = prompt, []
+        self._pointed = self.current = -1
         self._redraw()
         self._at_end = True
         self._stay_at_end()
@@ -107,7 +94,7 @@ class TokenView(QTextEdit):
         cursor = QTextCursor(self.document())
         cursor.beginEditBlock()
         cursor.movePosition(QTextCursor.MoveOperation.End)
-        self._tokens += tokens
+        self.tokens += tokens
         for token in tokens:
             self._insert_token(cursor, token)
         cursor.endEditBlock()
@@ -119,9 +106,9 @@ class TokenView(QTextEdit):
 
     def choose(self, index: int) -> None:
         """Marks a token and says so; -1 for none."""
-        if not -1 <= index < len(self._tokens):
+        if not -1 <= index < len(self.tokens):
             return
-        self._chosen = index
+        self.current = index
         self._mark()
         if index >= 0:
             cursor = QTextCursor(self.document())
@@ -154,9 +141,9 @@ class TokenView(QTextEdit):
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         steps = {Qt.Key.Key_Right: 1, Qt.Key.Key_Left: -1}
-        last = len(self._tokens) - 1
+        last = len(self.tokens) - 1
         if event.key() in steps and not event.modifiers() & Qt.KeyboardModifier.ShiftModifier and last >= 0:
-            start = self._chosen if self._chosen >= 0 else (-1 if event.key() == Qt.Key.Key_Right else last + 1)
+            start = self.current if self.current >= 0 else (-1 if event.key() == Qt.Key.Key_Right else last + 1)
             self.choose(min(max(start + steps[Qt.Key(event.key())], 0), last))
         elif event.key() == Qt.Key.Key_Home and last >= 0:
             self.choose(0)
@@ -191,8 +178,8 @@ class TokenView(QTextEdit):
         cursor.beginEditBlock()
         quiet = QTextCharFormat()
         quiet.setForeground(QColor(current_theme().quiet))
-        cursor.insertText(self._take(self._prompt, marked=False), quiet)
-        for token in self._tokens:
+        cursor.insertText(self._take(self.prompt, marked=False), quiet)
+        for token in self.tokens:
             self._insert_token(cursor, token)
         cursor.endEditBlock()
         self._mark()
@@ -244,7 +231,7 @@ class TokenView(QTextEdit):
         """Outlines by colour and underline: the chosen token, and the one under the mouse."""
         theme = current_theme()
         marks = []
-        for index in {self._chosen, self._pointed} - {-1}:
+        for index in {self.current, self._pointed} - {-1}:
             mark = QTextEdit.ExtraSelection()
             cursor = QTextCursor(self.document())
             cursor.setPosition(self._starts[index])
@@ -254,7 +241,7 @@ class TokenView(QTextEdit):
             style = QTextCharFormat()
             style.setUnderlineStyle(QTextCharFormat.UnderlineStyle.SingleUnderline)
             style.setUnderlineColor(QColor(theme.accent))
-            if index == self._chosen:
+            if index == self.current:
                 style.setBackground(QColor(theme.accent))
                 style.setForeground(QColor(theme.surface))
             mark.format = style

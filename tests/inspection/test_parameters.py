@@ -136,7 +136,7 @@ def test_the_key_value_cache_is_as_large_as_one_that_was_filled(heads: int, tmp_
     cache.expect(torch.arange(ids.shape[1])[None])
     with torch.no_grad():
         model.model.residual_stream(ids, cache)
-    kept = [value for layer in cache.layers for value in layer._kept]
+    kept = [value for layer in cache.layers for value in layer.kept]
     each = sum(value.numel() * value.element_size() for value in kept) // ids.shape[1]
     notes = " ".join(measured(model, tmp_path, text="the king").metadata.notes)
     assert f"takes {each:,} bytes for each token: {each * 1024 / 1e6:,.3g} MB for 1,024 tokens" in notes
