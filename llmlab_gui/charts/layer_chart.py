@@ -43,44 +43,38 @@ class LayerChart(LineChart):
     """A LineChart that draws itself. Hovering reads all lines at the nearest place."""
 
     def __init__(self, y_label: str, y_unit: str = "", *, x_label: str = "layer") -> None:
-        self._lines: list[Line] = []
+        self.lines: list[Line] = []  # what is shown
         super().__init__(y_label, y_unit)
         self.needs_redraw.connect(settling_timer(self, 0, self.draw).start)
         self.set_x_axis(x_label, "count")
         self.pointed.connect(self.cross_hair.point_at)
         theme_notifier.changed.connect(self._retheme)
 
-    @property
-    def lines(self) -> list[Line]:
-        """What is shown."""
-        return list(self._lines)
-
     def table(self) -> Table:
         """All points: line, x, y."""
-        rows = [(line.label, float(x), y) for line in self._lines for x, y in zip(line.x, line.y, strict=True)]
+        rows = [(line.label, float(x), y) for line in self.lines for x, y in zip(line.x, line.y, strict=True)]
         return ("line", self.x_label, self.y_label), rows
 
-    def show_lines(self, lines: Sequence[Line]) -> None:
-        """Replaces all lines and shows the whole of them."""
-        self._lines = list(lines)
+    def show_lines(self, lines: Sequence[Line], *, x: str = "", y: str = "", unit: str = "") -> None:
+        """Replaces all lines and shows the whole of them. x, y, unit: of the axes, where they change."""
+        if x and x != self.x_label:
+            self.set_x_axis(x, "count")
+        if y:
+            self.name_y(y, unit)
+        self.lines = list(lines)
         theme = current_theme()
-        for number, line in enumerate(self._lines):
+        for number, line in enumerate(self.lines):
             key = f"{number}{'m' if line.markers else ''}"  # a curve has markers for life
             self.set_curve(key, np.asarray(line.x, np.float64), np.asarray(line.y, np.float64), _style(line, theme))
-        self.keep_only({f"{number}{'m' if line.markers else ''}" for number, line in enumerate(self._lines)})
-        named = [(line, line.label if line.legend is None else line.legend) for line in self._lines]
+        self.keep_only({f"{number}{'m' if line.markers else ''}" for number, line in enumerate(self.lines)})
+        named = [(line, line.label if line.legend is None else line.legend) for line in self.lines]
         self.set_legend([replace(_style(line, theme), label=words) for line, words in named if words])
         self.set_follow(True)
-
-    def set_x_axis(self, label: str, kind: str = "count") -> None:
-        """What x is."""
-        if (label, kind) != (self.x_label, self.x_kind):
-            super().set_x_axis(label, kind)
 
     def _retheme(self) -> None:
         theme = current_theme()
         self.apply_theme(theme)
-        self.show_lines(self._lines)
+        self.show_lines(self.lines)
 
 
 def _style(line: Line, theme: Theme) -> CurveStyle:

@@ -297,13 +297,9 @@ class CompareDock(AnswerDock):
         if view in makers:
             self._show_heat(makers[view](), position)
         elif view == LAYERS:
-            self.chart.name_y("similarity")
-            self.chart.set_x_axis("layer", "count")
-            self.chart.show_lines(comparison.layer_lines(archive))
+            self.chart.show_lines(comparison.layer_lines(archive), x="layer", y="similarity")
         else:
-            self.chart.name_y("KL(A ‖ B)", "nats")
-            self.chart.set_x_axis("token", "count")
-            self.chart.show_lines(comparison.kl_lines(archive))
+            self.chart.show_lines(comparison.kl_lines(archive), x="token", y="KL(A ‖ B)", unit="nats")
             self.tokens.show_columns(comparison.top_columns(archive, self._names, position))
 
     def _show_heat(self, heat: Heat | None, position: int) -> None:

@@ -234,8 +234,8 @@ class EvolutionDock(InspectionDock):
         token = selection.token_at(len(frame.metadata.tokens))
         score = next(score for score in SCORES if score.key == self.score.currentData())
         if self._view in (HEADS, MOSAIC):
-            self.chart.name_y(score.title.lower(), score.unit)
-            self.chart.show_lines(views.score_lines(self.film, score.key, selection.layer, selection.head))
+            lines = views.score_lines(self.film, score.key, selection.layer, selection.head)
+            self.chart.show_lines(lines, y=score.title.lower(), unit=score.unit)
             if self._view == HEADS:
                 heat = views.score_heat(self.film, frame, score.key, score.unit)
                 self.map.describe = lambda layer, head: (
@@ -252,14 +252,12 @@ class EvolutionDock(InspectionDock):
         elif self._view == LENS:
             self.grid.show_grid(lens_grid(frame, PROBABILITY, self._text, halves=False))
             self.grid.mark(-1, token)
-            self.chart.name_y("probability")
-            self.chart.show_lines(views.lens_lines(self.film, token, self._text))
+            self.chart.show_lines(views.lens_lines(self.film, token, self._text), y="probability")
         else:
             more = frame.metadata.more
             target = Target(more.get("answer_text", ""), more.get("against_text", ""))
             self.bars.show_bars(layer_bars(frame, LOGIT, 0, target) if "attribution/sum" in frame else Bars())
-            self.chart.name_y("logit")
-            self.chart.show_lines(views.logit_lines(self.film))
+            self.chart.show_lines(views.logit_lines(self.film), y="logit")
         self.chart.set_spans([Span(frame.step, frame.step)])
 
     def _text(self, token: int) -> str:

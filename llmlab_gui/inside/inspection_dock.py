@@ -36,8 +36,8 @@ class InspectionDock(ExportingDock):
       fields of `llmlab.anatomy.anatomy.Refusals` that forbid the panel beside those that speak about its aspects,
     - call `set_body(widget)` once, and put their controls into `self.controls` before or after,
     - write `draw(archive)`: called with the inspection when there is one to show, and again when it changes,
-    - write `shown_archives()`: what is in sight was drawn from these. As soon as another model or prompt is chosen, it
-      is dimmed and named; `update_state()` looks again,
+    - keep in `archive`, or else say in `shown_archives()`, what is in sight was drawn from. As soon as another model or
+      prompt is chosen, it is dimmed and named; `update_state()` looks again,
     - set `asks`: the keys of the questions that they put to the session,
     - write `pictures()`, `table()` and `tensors()` for export and copy.
 
@@ -52,6 +52,7 @@ class InspectionDock(ExportingDock):
     needs_prompt = False
     asks_active = False
     asks: tuple[str, ...] = ()
+    archive: Archive | None = None
 
     def __init__(self, lab: Lab, dock_id: str, title: str, parent: QWidget | None = None) -> None:
         super().__init__(lab, dock_id, title, parent)
@@ -85,7 +86,7 @@ class InspectionDock(ExportingDock):
 
     def shown_archives(self) -> Sequence[Archive | None]:
         """The archives that what is in sight was drawn from."""
-        raise NotImplementedError
+        return [self.archive]
 
     def stale(self) -> str:
         """What that is about when it is not what is chosen: `of alpha, step 300`; "" when it is."""
@@ -287,10 +288,6 @@ class AnswerDock(InspectionDock):
     """Shows one archive that it has asked for by itself; None until that has come."""
 
     needs_inspection = False
-    archive: Archive | None = None
-
-    def shown_archives(self) -> list[Archive | None]:
-        return [self.archive]
 
     def ready(self) -> bool:
         return self.archive is not None

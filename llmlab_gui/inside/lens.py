@@ -49,7 +49,6 @@ class LensDock(InspectionDock):
 
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
         super().__init__(lab, "lens", "Logit lens", parent)
-        self._archive: Archive | None = None
         self._rows: list[LensRow] = []
         self.pins: list[int] = []
         self.coloring = choice_box("What colours the cells", _COLORINGS)
@@ -86,13 +85,13 @@ class LensDock(InspectionDock):
         """
         if "lens/ids" not in archive:  # found for other panels, before this one was in sight
             return
-        before = self._archive
+        before = self.archive
         same = before is not None and before.metadata.token_ids == archive.metadata.token_ids
         if before is not None and same and not self.stale():
             model = archive.metadata.weights_sha256
             if before.metadata.weights_sha256 == model and rows_read(archive) < rows_read(before):
                 return
-        self._archive = archive
+        self.archive = archive
         if not same:
             self.pins = []
         self._redraw()
@@ -102,15 +101,12 @@ class LensDock(InspectionDock):
         across = event.size().height() < _LOW and event.size().width() > _NARROW
         self._halves.setOrientation(Qt.Orientation.Horizontal if across else Qt.Orientation.Vertical)
 
-    def shown_archives(self) -> list[Archive | None]:
-        return [self._archive]
-
     def pictures(self) -> list[QWidget]:
         return [self.grid, self.ranks] if self.pins else [self.grid]
 
     def table(self) -> Table | None:
         """One row a cell: the shown rows, all tokens, with every number of the lens."""
-        archive = self._archive
+        archive = self.archive
         if archive is None:
             return None
         header = ("row", "position", "token", "top", "top_id", "probability", "rank", "target_probability")
@@ -128,7 +124,7 @@ class LensDock(InspectionDock):
         return (*header, "entropy", "kl"), found
 
     def tensors(self) -> tuple[Archive, list[str]] | None:
-        archive = self._archive
+        archive = self.archive
         whole = archive is not None and rows_read(archive) == archive.shape("lens/ids")[0]
         return (archive, ["lens/"]) if archive is not None and whole else None
 
@@ -138,10 +134,10 @@ class LensDock(InspectionDock):
         self._tell_missing()
 
     def _text(self, token: int) -> str:
-        return self._texts.text(self._archive.metadata.model, token) if self._archive is not None else ""
+        return self._texts.text(self.archive.metadata.model, token) if self.archive is not None else ""
 
     def _tell_missing(self) -> None:
-        archive = self._archive
+        archive = self.archive
         read = sum(is_read(archive, row.place) for row in self._rows) if archive is not None else 0
         missing = read < len(self._rows) and not self.stale() and self.session.incomplete(self.aspects)
         self.cut_off.setText(f"{read} of {len(self._rows)} rows were read")
@@ -149,7 +145,7 @@ class LensDock(InspectionDock):
             widget.setVisible(missing)
 
     def _redraw(self) -> None:
-        archive = self._archive
+        archive = self.archive
         if archive is None:
             return
         by = str(self.coloring.currentData())
@@ -161,10 +157,10 @@ class LensDock(InspectionDock):
         self._tell_missing()
 
     def _mark(self) -> None:
-        if self._archive is None:
+        if self.archive is None:
             return
         selection = self.session.selection
-        column = selection.token_at(len(self._archive.metadata.tokens))
+        column = selection.token_at(len(self.archive.metadata.tokens))
         after = 2 * (selection.layer + 1)
         row = next((number for number, row in enumerate(self._rows) if row.place == after), -1)
         self.grid.mark(row, column)
@@ -188,7 +184,7 @@ class LensDock(InspectionDock):
     def _draw_pins(self) -> None:
         self.ranks.setVisible(bool(self.pins))
         self.unpin.setVisible(bool(self.pins))
-        archive = self._archive
+        archive = self.archive
         if archive is None or not self.pins:
             return
         lines = []

@@ -122,15 +122,13 @@ class ParametersDock(AskingDock):
         self._views.setCurrentIndex(1 if view == TENSORS else 0)
         notes = list(archive.metadata.notes)
         if view == LAYERS:
-            self.chart.name_y("L2 norm")
             self.chart.set_log(x=False, y="layers/gradient" in archive)  # gradients are far shorter than weights
-            self.chart.show_lines(lines_of(archive, _NORMS))
+            self.chart.show_lines(lines_of(archive, _NORMS), y="L2 norm")
             if "layers/gradient" not in archive:
                 notes.append("Gradients are seen on a run while it trains.")
         elif view == NEURONS:
-            self.chart.name_y("share of the layer's neurons")
             self.chart.set_log(x=False, y=False)
-            self.chart.show_lines(lines_of(archive, _NEURONS))
+            self.chart.show_lines(lines_of(archive, _NEURONS), y="share of the layer's neurons")
             rule = archive.metadata.more.get("dead")
             notes.append(_DEAD.get(rule or "", "This model's neurons cannot be inspected."))
         self._say(notes)

@@ -32,7 +32,6 @@ class ResidualDock(InspectionDock):
 
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
         super().__init__(lab, "residual", "Residual stream", parent)
-        self._archive: Archive | None = None
         self.view = choice_box("View of the residual stream", _VIEWS)
         quantities = [(key, f"{text} ({unit})") for key, text, unit in QUANTITIES]
         self.quantity = choice_box("Quantity in the map", quantities)
@@ -60,25 +59,22 @@ class ResidualDock(InspectionDock):
         """Lines and map of a new inspection."""
         if "contributions/norm/post_ffn" not in archive:  # found for other panels, before this one was in sight
             return
-        self._archive, self._columns = archive, Columns(archive)
+        self.archive, self._columns = archive, Columns(archive)
         note = virtual(archive)
         self.note.setText(note)
         self.note.setVisible(bool(note))
         self._redraw()
-
-    def shown_archives(self) -> list[Archive | None]:
-        return [self._archive]
 
     def pictures(self) -> list[QWidget]:
         return [self.map if self._view == MAP else self.chart]
 
     def table(self) -> Table | None:
         """Lines: line, x, value. Map: layer, position, token, value."""
-        if self._archive is None:
+        if self.archive is None:
             return None
         if self._view != MAP:
             return self.chart.table()
-        tokens, values = self._archive.metadata.tokens, self._archive[f"contributions/{self._quantity}"]
+        tokens, values = self.archive.metadata.tokens, self.archive[f"contributions/{self._quantity}"]
         cells = [
             (layer, place, tokens[place], value) for layer, row in enumerate(values) for place, value in enumerate(row)
         ]
@@ -86,7 +82,7 @@ class ResidualDock(InspectionDock):
 
     def tensors(self) -> tuple[Archive, list[str]] | None:
         names = ["contributions/norm/", "contributions/cosine/"]
-        return (self._archive, names) if self._archive is not None else None
+        return (self.archive, names) if self.archive is not None else None
 
     @property
     def _view(self) -> str:
@@ -111,7 +107,7 @@ class ResidualDock(InspectionDock):
         self._redraw()
 
     def _redraw(self) -> None:
-        archive = self._archive
+        archive = self.archive
         if archive is None:
             return
         tokens = archive.metadata.tokens
@@ -121,13 +117,11 @@ class ResidualDock(InspectionDock):
             return
         name = f"“{visible(tokens[place])}”" if tokens else ""
         if self._view == NORMS:
-            self.chart.name_y("L2 norm")
-            self.chart.set_x_axis("layers passed", "count")
-            self.chart.show_lines(norm_lines(self._columns, place, name, mean=self.mean.isChecked()))
+            lines = norm_lines(self._columns, place, name, mean=self.mean.isChecked())
+            self.chart.show_lines(lines, x="layers passed", y="L2 norm")
         else:
-            self.chart.name_y("cosine")
-            self.chart.set_x_axis("layer", "count")
-            self.chart.show_lines(cosine_lines(self._columns, place, name, mean=self.mean.isChecked()))
+            lines = cosine_lines(self._columns, place, name, mean=self.mean.isChecked())
+            self.chart.show_lines(lines, x="layer", y="cosine")
 
     def _draw_map(self, archive: Archive, place: int) -> None:
         values = np.asarray(archive[f"contributions/{self._quantity}"])

@@ -339,7 +339,7 @@ def test_a_lens_that_was_cancelled_says_how_much_of_it_there_is_and_is_read_agai
     host.release()
     reads("lens")
     session._take_part(part)
-    dock._archive = part  # as of a prompt whose lens was never whole
+    dock.archive = part  # as of a prompt whose lens was never whole
     dock._redraw()
     assert not dock.again.isVisible()
     session.cancel()
