@@ -213,8 +213,7 @@ def _rows(entry: Entry) -> Iterator[tuple[str, ...]]:
 def _plain(entry: Entry) -> dict[str, Any]:
     altered = {str(line.place): line.altered for line in entry.lines() if line.altered}
     more = {"state": entry.state, "surprise": entry.surprise, "altered": altered}
-    plain: dict[str, Any] = to_plain(entry.as_dict() | more)
-    return plain
+    return to_plain(entry.as_dict() | more)
 
 
 _CALIBRATION = ("count", "right", "altered", "confidence", "brier", "low", "high")

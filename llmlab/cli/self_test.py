@@ -164,8 +164,7 @@ def _losses_of_several(device: Device) -> dict[str, list[float]]:
     if waiting:
         why = f"They did not end within {_SECONDS:g} seconds."
         raise LabError("Several processes cannot train together here.", why, _ALONE)
-    found: dict[str, list[float]] = json.loads(said[0].result())
-    return found
+    return json.loads(said[0].result())
 
 
 def _last_line(child: subprocess.Popen[str]) -> str:

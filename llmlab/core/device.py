@@ -70,8 +70,7 @@ class Device:
 
         def read() -> list[float]:
             copied.synchronize()
-            found: list[float] = here.tolist()
-            return found
+            return here.tolist()
 
         return read
 

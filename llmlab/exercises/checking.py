@@ -58,8 +58,7 @@ class Step:
 
 def load_parts(folder: Path) -> tuple[Part, ...]:
     """PARTS of the checks in a piece's folder."""
-    parts: tuple[Part, ...] = _import(folder / CHECKS, f"llmlab_checks_{folder.name[3:].replace('-', '_')}").PARTS
-    return parts
+    return _import(folder / CHECKS, f"llmlab_checks_{folder.name[3:].replace('-', '_')}").PARTS
 
 
 def load_file(path: Path, functions: Sequence[str]) -> dict[str, Callable[..., Any]]:

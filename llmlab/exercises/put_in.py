@@ -58,8 +58,7 @@ class _Gpt(GPT):
         if (gpt := self.functions.get("gpt")) is None:
             return super().forward(ids)
         rows, positions = self.token_embedding.weight, self.position_embedding.weight
-        logits: Tensor = gpt(ids, rows, positions, list(self.blocks), self.final_norm)
-        return logits
+        return gpt(ids, rows, positions, list(self.blocks), self.final_norm)
 
     def loss(self, ids: Tensor, targets: Tensor) -> Tensor:
         cross_entropy = self.functions.get("cross_entropy", F.cross_entropy)
@@ -84,8 +83,7 @@ class _Norm(Norm):
     functions: Functions
 
     def forward(self, x: Tensor) -> Tensor:
-        normal: Tensor = self.functions["layer_norm"](x, self.weight, self.bias, self.EPS)
-        return normal
+        return self.functions["layer_norm"](x, self.weight, self.bias, self.EPS)
 
 
 class _Attention(CausalSelfAttention):
@@ -123,8 +121,7 @@ class _FeedForward(FeedForward):
     functions: Functions
 
     def forward(self, x: Tensor) -> Tensor:
-        processed: Tensor = self.functions["feed_forward"](x, self.up.weight, self.down.weight)
-        return processed
+        return self.functions["feed_forward"](x, self.up.weight, self.down.weight)
 
 
 class _Block(Block):
@@ -132,13 +129,9 @@ class _Block(Block):
 
     def forward(self, x: Tensor, past: LayerCache | None = None, first: list[Tensor] | None = None) -> Tensor:
         def attention(normal: Tensor) -> Tensor:
-            gathered: Tensor = self.attention(normal, past, first)
-            return gathered
+            return self.attention(normal, past, first)
 
-        after: Tensor = self.functions["block"](
-            x, self.attention_norm, attention, self.feed_forward_norm, self.feed_forward
-        )
-        return after
+        return self.functions["block"](x, self.attention_norm, attention, self.feed_forward_norm, self.feed_forward)
 
 
 def _softmax(scores: Tensor) -> Tensor:

@@ -166,8 +166,7 @@ _repeated: WeakKeyDictionary[nn.Module, tuple[Mapping[str, Tensor], str]] = Weak
 def as_array(tensor: Tensor) -> Array:
     """A tensor for an archive: fp32, or whole numbers as they are."""
     tensor = tensor.detach().cpu()
-    array: Array = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
-    return array
+    return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
 
 
 def _wanted(anatomy: Anatomy, what: Sequence[str]) -> tuple[set[str], list[str]]:

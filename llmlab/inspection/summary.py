@@ -67,8 +67,7 @@ class Summary:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON, which knows no NaN and no infinity: None stands for them."""
-        values: dict[str, Any] = to_plain(asdict(self))
-        return values
+        return to_plain(asdict(self))
 
 
 def beginning(archive: Archive) -> dict[str, Any]:

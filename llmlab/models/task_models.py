@@ -79,8 +79,7 @@ class TaskLSTM(nn.Module):
     def answers(self, ids: Tensor) -> Tensor:
         """ids [B, T] -> logits [B, P, C]."""
         states: Tensor = self.lstm(self.token_embedding(ids))[0]  # [B, T, width]
-        logits: Tensor = self.head(states[:, list(self.layout.positions)])
-        return logits
+        return self.head(states[:, list(self.layout.positions)])
 
 
 class TaskMLP(nn.Module):
@@ -115,8 +114,7 @@ class TaskMLP(nn.Module):
         x = F.gelu(self.first(x) + self.place_embedding.weight)  # [B, P, hidden]
         for layer in self.rest:
             x = F.gelu(layer(x))
-        logits: Tensor = self.head(x)
-        return logits
+        return self.head(x)
 
 
 class RowEmbedding(nn.Embedding):

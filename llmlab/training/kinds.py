@@ -58,8 +58,7 @@ class TrainingKind(ABC, Generic[S]):
 
 def kind_of(settings: S) -> TrainingKind[S]:
     """The kind of training that these are the settings of."""
-    made: TrainingKind[S] = registered(settings.trained_by)()
-    return made
+    return registered(settings.trained_by)()
 
 
 def as_watched(settings: S) -> S:

@@ -134,8 +134,7 @@ class Sharded(Several):
 
 def _gathered(tensor: Tensor) -> Tensor:
     """All of a DTensor, on every rank."""
-    whole: Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
-    return whole
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
 def join(strategy: str, device: Device, seconds: float) -> Processes:

@@ -16,8 +16,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _itself(method: F) -> F:
-    found: F = getattr(method, "__wrapped__", method)
-    return found
+    return getattr(method, "__wrapped__", method)
 
 
 class PlainOptimizer(torch.optim.Optimizer):

@@ -285,5 +285,4 @@ def _apart(values: np.ndarray, least: float) -> list[float]:
 
 
 def _within(values: np.ndarray, low: float, high: float) -> list[float]:
-    kept: list[float] = values[(values >= low) & (values <= high)].tolist()
-    return kept
+    return values[(values >= low) & (values <= high)].tolist()

@@ -109,8 +109,7 @@ def shrink(values: Values, rows: int, columns: int, *, signed: bool = False) -> 
     if not signed:
         return above
     below = _reduce(np.fmin, values, down, across)
-    found: Values = np.where(np.abs(below) > np.abs(above), below, above)
-    return found
+    return np.where(np.abs(below) > np.abs(above), below, above)
 
 
 def indexed(values: Values, scale: ColorScale, *, log: bool = False) -> Indices:
@@ -136,5 +135,4 @@ def _reduce(function: np.ufunc, values: Values, down: npt.NDArray[np.intp], acro
     """Rows first, block by block: they lie together on the disk, and it is ten times as fast as `reduceat`."""
     stops = [*down[1:].tolist(), len(values)]
     rows = np.stack([function.reduce(values[start:stop], axis=0) for start, stop in zip(down, stops, strict=True)])
-    found: Values = function.reduceat(rows, across, axis=1)
-    return found
+    return function.reduceat(rows, across, axis=1)

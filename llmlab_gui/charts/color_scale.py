@@ -87,8 +87,7 @@ def linear(part: float) -> float:
 
 @lru_cache(maxsize=1)
 def _viridis() -> Colors:
-    table: Colors = pg.colormap.get("viridis").getLookupTable(nPts=_STEPS, alpha=False).astype(np.uint8)
-    return table
+    return pg.colormap.get("viridis").getLookupTable(nPts=_STEPS, alpha=False).astype(np.uint8)
 
 
 @lru_cache(maxsize=4)
@@ -189,12 +188,10 @@ def _to_srgb(lab: Values) -> Colors:
         low, high = np.where(inside, middle, low), np.where(inside, high, middle)
     light = np.clip(_light(lab, np.where(low > 0.999, 1.0, low)), 0.0, 1.0)
     curved = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)  # IEC 61966-2-1
-    table: Colors = np.rint(255 * curved).T.astype(np.uint8)
-    return table
+    return np.rint(255 * curved).T.astype(np.uint8)
 
 
 def _light(lab: Values, share: Values) -> Values:
     """Linear sRGB [3, N], with a share of the chroma."""
     faded = lab * np.stack([np.ones_like(share), share, share])
-    found: Values = np.linalg.inv(_CONES) @ (np.linalg.inv(_LAB) @ faded) ** 3
-    return found
+    return np.linalg.inv(_CONES) @ (np.linalg.inv(_LAB) @ faded) ** 3

@@ -182,8 +182,7 @@ class Marks:
 
     def heights(self) -> list[float]:
         """Where the lines stand in the plot; NaN for those that a logarithmic axis cannot show."""
-        places: list[float] = drawn(np.array([line.value for line, _ in self.lines]), self._log_y).tolist()
-        return places
+        return drawn(np.array([line.value for line, _ in self.lines]), self._log_y).tolist()
 
     def set_log(self, *, x: bool, y: bool) -> None:
         """Moves all to where they stand on these axes; what is not above zero is hidden on a logarithmic one."""

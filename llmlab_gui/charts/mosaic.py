@@ -205,11 +205,9 @@ def resized(thumbs: Values, side: int) -> Values:
     size = thumbs.shape[-1]
     if side >= size:
         places = np.arange(side) * size // side
-        found: Values = thumbs[..., places, :][..., places]
-        return found
+        return thumbs[..., places, :][..., places]
     starts = np.arange(side) * size // side
-    smaller: Values = np.fmax.reduceat(np.fmax.reduceat(thumbs, starts, axis=-2), starts, axis=-1)
-    return smaller
+    return np.fmax.reduceat(np.fmax.reduceat(thumbs, starts, axis=-2), starts, axis=-1)
 
 
 def grid(cells: Indices, gap: int) -> Indices:

@@ -45,8 +45,7 @@ class CategoryAxis(NumberAxis):
 
     def tickValues(self, minVal: float, maxVal: float, size: float) -> Ticks:
         if not self.names:
-            found: Ticks = super().tickValues(minVal, maxVal, size)
-            return found
+            return super().tickValues(minVal, maxVal, size)
         first, last = max(0, int(np.ceil(minVal))), min(len(self.names) - 1, int(np.floor(maxVal)))
         room = size / max(1e-9, maxVal - minVal)
         step = max(1, int(np.ceil(_LEAST_NAME / max(room, 1e-9))))
@@ -54,8 +53,7 @@ class CategoryAxis(NumberAxis):
 
     def tickStrings(self, values: Sequence[float], scale: float, spacing: float) -> list[str]:
         if not self.names:
-            found: list[str] = super().tickStrings(values, scale, spacing)
-            return found
+            return super().tickStrings(values, scale, spacing)
         low, high = self.range
         room = self.size().width() / max(1e-9, high - low) * spacing - 6
         metrics = QFontMetricsF(self.font())

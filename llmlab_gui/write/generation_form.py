@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
+from typing import Any
 
 from PySide6.QtCore import Signal
 from PySide6.QtGui import QResizeEvent
@@ -12,8 +13,21 @@ from PySide6.QtWidgets import QDoubleSpinBox, QSpinBox, QWidget
 from llmlab_gui.host.messages import Generation
 from llmlab_gui.widgets.buttons import tool_button
 from llmlab_gui.widgets.flow import FlowRow
-from llmlab_gui.widgets.labels import label_of
+from llmlab_gui.widgets.labels import label_of, labelled
 from llmlab_gui.widgets.layouts import beside, column
+
+_WORDS = (
+    ("Tokens", "Length of the text, in tokens"),
+    ("Repetition penalty", "Above 1, tokens that the text holds already become less likely; 1 changes nothing"),
+    (
+        "Temperature",
+        "0 always takes the most likely token; 1 samples from the model's distribution; higher is wilder",
+    ),
+    ("Top-k", "Sample from this many of the most likely tokens"),
+    ("Top-p", "Sample from the most likely tokens that have this probability together; 1 means all"),
+    ("Min-p", "Sample from the tokens that are at least this share as likely as the most likely"),
+    ("Seed", "With the same seed, model, prompt and settings generate the same text"),
+)
 
 
 @dataclass(frozen=True)
@@ -34,46 +48,33 @@ class GenerationForm(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.tokens, self.top_k, self.seed = QSpinBox(minimum=1, maximum=4096), QSpinBox(), QSpinBox()
-        self.temperature, self.top_p, self.min_p, self.penalty = (QDoubleSpinBox() for _ in range(4))
-        self.tokens.setToolTip("Length of the text, in tokens")
-        self.temperature.setRange(0.0, 10.0)
-        self.temperature.setSingleStep(0.1)
-        self.temperature.setToolTip(
-            "0 always takes the most likely token; 1 samples from the model's distribution; higher is wilder"
-        )
-        self.top_k.setRange(0, 100_000)
-        self.top_k.setSpecialValueText("all")
-        self.top_k.setToolTip("Sample from this many of the most likely tokens")
-        for box, step in ((self.top_p, 0.05), (self.min_p, 0.01), (self.penalty, 0.1)):
-            box.setRange(0.0, 1.0)
-            box.setSingleStep(step)
-        self.top_p.setToolTip("Sample from the most likely tokens that have this probability together; 1 means all")
-        self.min_p.setToolTip("Sample from the tokens that are at least this share as likely as the most likely")
-        self.min_p.setSpecialValueText("all")
-        self.penalty.setRange(0.1, 10.0)
-        self.penalty.setToolTip("Above 1, tokens that the text holds already become less likely; 1 changes nothing")
-        self.seed.setRange(0, 2**31 - 1)
-        self.seed.setToolTip("With the same seed, model, prompt and settings generate the same text")
+        self.tokens = QSpinBox(minimum=1, maximum=4096)
+        self.penalty = QDoubleSpinBox(minimum=0.1, maximum=10.0, singleStep=0.1)
+        self.temperature = QDoubleSpinBox(maximum=10.0, singleStep=0.1)
+        self.top_k, self.seed = QSpinBox(maximum=100_000), QSpinBox(maximum=2**31 - 1)
+        self.top_p, self.min_p = (QDoubleSpinBox(maximum=1.0, singleStep=step) for step in (0.05, 0.01))
+        for box in (self.top_k, self.min_p):
+            box.setSpecialValueText("all")
         self.new_seed = tool_button(
             "New", "Another seed, another text", slot=lambda: self.seed.setValue(random.randrange(100_000))
         )
+        # By the name that `Generation` has for each.
+        self._fields: dict[str, QSpinBox | QDoubleSpinBox] = {
+            "tokens": self.tokens,
+            "repetition_penalty": self.penalty,
+            "temperature": self.temperature,
+            "top_k": self.top_k,
+            "top_p": self.top_p,
+            "min_p": self.min_p,
+            "seed": self.seed,
+        }
         row = self._row = FlowRow(self)
-        for label, widget in (
-            ("Tokens", self.tokens),
-            ("Repetition penalty", self.penalty),
-            ("Temperature", self.temperature),
-            ("Top-k", self.top_k),
-            ("Top-p", self.top_p),
-            ("Min-p", self.min_p),
-            ("Seed", self.seed),
-        ):
-            name = label_of(label, widget)
-            widget.setAccessibleName(label)
-            widget.valueChanged.connect(lambda _: self.edited.emit())
-            widget.setMinimumWidth(62)  # less than its longest number asks for: the dock may be narrow
-            line = beside(widget)
-            row.addWidget(column(name, line, spacing=1))
+        for field, (label, tip) in zip(self._fields.values(), _WORDS, strict=True):
+            labelled(field, label, tip)
+            field.valueChanged.connect(lambda _: self.edited.emit())
+            field.setMinimumWidth(62)  # less than its longest number asks for: the dock may be narrow
+            line = beside(field)
+            row.addWidget(column(label_of(label, field), line, spacing=1))
         line.addWidget(self.new_seed)
         self.show_how(Generation())
 
@@ -84,22 +85,10 @@ class GenerationForm(QWidget):
 
     def show_how(self, how: Generation) -> None:
         """Sets all of it."""
-        self.tokens.setValue(how.tokens)
-        self.temperature.setValue(how.temperature)
-        self.top_k.setValue(how.top_k)
-        self.seed.setValue(how.seed)
-        self.top_p.setValue(how.top_p)
-        self.min_p.setValue(how.min_p)
-        self.penalty.setValue(how.repetition_penalty)
+        for name, field in self._fields.items():
+            field.setValue(getattr(how, name))
 
     def how(self) -> Generation:
         """What is set."""
-        return Generation(
-            tokens=self.tokens.value(),
-            temperature=self.temperature.value(),
-            top_k=self.top_k.value(),
-            seed=self.seed.value(),
-            top_p=self.top_p.value(),
-            min_p=self.min_p.value(),
-            repetition_penalty=self.penalty.value(),
-        )
+        values: dict[str, Any] = {name: field.value() for name, field in self._fields.items()}
+        return Generation(**values)

@@ -78,8 +78,7 @@ class Repeats(Task):
             for length in range(max(self.shortest, self.time - position), self.longest + 1):
                 gaps = self.time - 2 * length + 1
                 weights[number, length : length + gaps] += 1 / gaps
-        normalised: np.ndarray = weights / weights.sum(1, keepdims=True)
-        return normalised
+        return weights / weights.sum(1, keepdims=True)
 
     def token_text(self, id: int) -> str:
         """t17."""

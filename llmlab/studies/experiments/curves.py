@@ -139,8 +139,7 @@ def robust_trend(loss: Array) -> tuple[Array, Array]:
 
 def _medians(windows: Array) -> Array:
     """Of each row, an odd number of steps. np.median takes four times as long, which a window of charts waits for."""
-    middle: Array = np.partition(windows, windows.shape[1] // 2, axis=1)[:, windows.shape[1] // 2]
-    return middle
+    return np.partition(windows, windows.shape[1] // 2, axis=1)[:, windows.shape[1] // 2]
 
 
 def _windows(padded: Array) -> Array:

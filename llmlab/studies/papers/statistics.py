@@ -40,8 +40,7 @@ def ranks(x: Array) -> Array:
     """Ranks from 0, ties sharing the mean of theirs."""
     _, inverse, counts = np.unique(x, return_inverse=True, return_counts=True)
     last = np.cumsum(counts) - 1
-    means: Array = (last - (counts - 1) / 2)[inverse]
-    return means
+    return (last - (counts - 1) / 2)[inverse]
 
 
 def spearman(x: Array, y: Array) -> float:
@@ -282,5 +281,4 @@ def _ridge(x: Array, y: Array, new: Array, own: Array) -> Array:
         loo = (y - centre - u @ (shrunk * along)) / np.maximum(1 - leverage, _TIE)
         if (score := float((loo**2).mean())) < best:
             best, weights = score, vt.T @ (s / (s**2 + penalty) * along)
-    predictions: Array = centre + ((new - mean) / scale) @ weights
-    return predictions
+    return centre + ((new - mean) / scale) @ weights

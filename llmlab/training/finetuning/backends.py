@@ -97,8 +97,7 @@ class Prepared:
         # Without a mask, transformers takes positions that begin anew for a new example, and keeps them apart.
         mask = batch.attention_mask.to(device) if positions is None else None
         inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions, "use_cache": False}
-        logits: Tensor = unsloth_logits(self.model, inputs) if self.patched else self.model(**inputs).logits
-        return logits
+        return unsloth_logits(self.model, inputs) if self.patched else self.model(**inputs).logits
 
     def loss_sum(self, batch: Batch) -> Tensor:
         """Sum of the losses of a batch's trained tokens, nats. No logits are computed where none is trained on."""
@@ -355,8 +354,7 @@ def _plain_layer(base: Any, change: Tensor | None = None) -> nn.Linear:
 
 def _peft_change(layer: Any) -> Tensor:
     """What a layer's adapter adds to its weights, [out, in] even where the layer's own matrix is transposed."""
-    change: Tensor = layer.lora_B[_ADAPTER].weight @ layer.lora_A[_ADAPTER].weight * layer.scaling[_ADAPTER]
-    return change
+    return layer.lora_B[_ADAPTER].weight @ layer.lora_A[_ADAPTER].weight * layer.scaling[_ADAPTER]
 
 
 def _peft_name(name: str) -> str:

@@ -82,7 +82,7 @@ def open_with_unsloth(folder: Path, settings: FinetuneSettings, seed: int) -> nn
     )
     lora = settings.lora
     targets = [name for part, names in _LAYERS.items() if lora.targets in (ALL, part) for name in names]
-    adapted: nn.Module = FastLanguageModel.get_peft_model(
+    return FastLanguageModel.get_peft_model(
         model,
         r=lora.rank,
         target_modules=targets,
@@ -92,7 +92,6 @@ def open_with_unsloth(folder: Path, settings: FinetuneSettings, seed: int) -> nn
         use_gradient_checkpointing="unsloth",
         random_state=seed,
     )
-    return adapted
 
 
 def unsloth_logits(model: nn.Module, inputs: dict[str, Any]) -> Any:

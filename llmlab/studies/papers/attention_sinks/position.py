@@ -62,8 +62,7 @@ def put_first(
         """On the first position, and on the other one."""
         observer = reading.Shares(anatomy, time, (0, elsewhere))
         run(model, anatomy, ids, [observer], last=True)
-        found: reading.Array = observer.results()[:, upper].mean((1, 2))
-        return found
+        return observer.results()[:, upper].mean((1, 2))
 
     found = []
     for done, ids in enumerate(prompts.ids):

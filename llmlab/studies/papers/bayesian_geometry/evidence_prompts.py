@@ -73,8 +73,7 @@ class EvidencePrompts:
 
 def posterior(surplus: Array) -> Array:
     """p = 1 / (1 + 9^-d): the odds of a report are RIGHT / (1 - RIGHT) = 9."""
-    found: Array = 1 / (1 + (RIGHT / (1 - RIGHT)) ** -np.asarray(surplus, dtype=float))
-    return found
+    return 1 / (1 + (RIGHT / (1 - RIGHT)) ** -np.asarray(surplus, dtype=float))
 
 
 def evidence_prompts(tokenizer: TextTokenizer, each: int, seed: int = 0) -> EvidencePrompts:

@@ -154,8 +154,7 @@ def normalised_entropies(rows: Array) -> tuple[float, float]:
 
 def _ratio(rows: Array) -> Array:
     """Entropy of each row [N, T] over that of a uniform one."""
-    ratio: Array = -(rows * np.log2(np.maximum(rows, _TINY))).sum(1) / np.log2(rows.shape[1])
-    return ratio
+    return -(rows * np.log2(np.maximum(rows, _TINY))).sum(1) / np.log2(rows.shape[1])
 
 
 class _LastRows(Observer):

@@ -175,8 +175,7 @@ def standard(x: Array) -> tuple[Array, Array]:
 def z_scored(x: Array) -> Array:
     """Columns less their mean, over their standard deviation; constant ones become 0."""
     mean, spread = standard(x)
-    scaled: Array = (x - mean) / spread
-    return scaled
+    return (x - mean) / spread
 
 
 # Keys --------------------------------------------------------------------------------------------------------------
@@ -216,8 +215,7 @@ def _cosines(rows: Array) -> Array:
     """|cos| of all pairs of different rows [H, P, D] -> [H, pairs]."""
     unit = rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
     upper = np.triu_indices(rows.shape[1], 1)
-    cosines: Array = np.abs(unit @ unit.transpose(0, 2, 1))[:, upper[0], upper[1]]
-    return cosines
+    return np.abs(unit @ unit.transpose(0, 2, 1))[:, upper[0], upper[1]]
 
 
 def key_weights(model: nn.Module) -> list[Array]:

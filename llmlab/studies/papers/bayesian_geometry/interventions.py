@@ -132,8 +132,7 @@ def scored_positions(samples: Samples) -> Tensor:
 def beliefs(model: nn.Module, samples: Samples, answers: tuple[int, int], change: Intervener | None) -> Array:
     """A model's probabilities of the answers at all samples [N, C], in float64. All sequences are of one length."""
     logits = run(model, anatomy_of(model), torch.tensor(samples.ids), interventions=[change] if change else [])
-    found: Array = logits[scored_positions(samples)][:, answers[0] : answers[1]].double().softmax(-1).numpy()
-    return found
+    return logits[scored_positions(samples)][:, answers[0] : answers[1]].double().softmax(-1).numpy()
 
 
 def judge_axis(found: AxisEffects) -> str:
@@ -255,8 +254,7 @@ def ablate(model: nn.Module, samples: Samples, answers: tuple[int, int], progres
 def _ratio(drawn: Array, axis: int) -> Array:
     """Sums without a part over those of the whole model: [draws, S, 2] -> [draws]."""
     totals = drawn.sum(axis)
-    ratios: Array = totals[:, 0] / totals[:, 1]
-    return ratios
+    return totals[:, 0] / totals[:, 1]
 
 
 def judge_layers(found: Ablation) -> str:

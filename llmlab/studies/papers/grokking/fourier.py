@@ -22,8 +22,7 @@ def power_shares(numbers: Array) -> Array:
     spectrum = np.fft.rfft(varying, axis=0)  # [p // 2 + 1, width]
     power = (np.abs(spectrum) ** 2).sum(1) * _multiplicity(len(numbers))
     total = float(power[1:].sum())
-    shares: Array = power[1:] / total if total > 0 else np.zeros(len(power) - 1)
-    return shares
+    return power[1:] / total if total > 0 else np.zeros(len(power) - 1)
 
 
 def key_frequencies(shares: Array, share: float) -> list[int]:
@@ -49,8 +48,7 @@ def sum_waves(logits: Array, frequencies: Collection[int]) -> Array:
     kept = np.zeros_like(spectrum)
     for k in frequencies:
         kept[k] = spectrum[k]
-    waves: Array = np.fft.irfft(kept, n=p, axis=0)[sums]  # [p, p, answers]
-    return waves
+    return np.fft.irfft(kept, n=p, axis=0)[sums]  # [p, p, answers]
 
 
 def restricted(logits: Array, frequencies: Collection[int]) -> Array:
