@@ -11,18 +11,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NoReturn
 
 from llmlab.cli import text
+from llmlab.cli import words as options
 from llmlab.cli.follow import train
 from llmlab.cli.output import DONE, FAILED, print_answer, say, terminal_progress
 from llmlab.cli.progress import make_report
-from llmlab.cli.words import (
-    Commands,
-    action_of,
-    add_outputs,
-    add_settings,
-    assignments_of,
-    finetuning_assignments_of,
-    outputs_of,
-)
 from llmlab.core.config import with_overrides
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.finetuning_settings import FinetuneSettings
@@ -45,7 +37,7 @@ if TYPE_CHECKING:
 _MARKS = {"new": "", "begun": "begun", "passed": "passed", "changed": "changed since it passed"}
 
 
-def add_commands(commands: Commands) -> None:
+def add_commands(commands: options.Commands) -> None:
     parser = commands.add("exercise", exercise, "rebuild a GPT piece by piece, and have it checked")
     parser.add_argument("action", metavar="ACTION", nargs="?", default="list", help=", ".join(_ACTIONS))
     parser.add_argument("names", metavar="PIECE", nargs="*", help="a piece; use: several")
@@ -54,12 +46,12 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument("--name", help="use: the run's id")
     parser.add_argument("--model", metavar="REF", help="use lora, logit-lens: a run or a model")
     parser.add_argument("--prompt", metavar="TEXT", help="use lora, logit-lens: what it reads")
-    add_settings(parser)
-    add_outputs(parser)
+    options.add_settings(parser)
+    options.add_outputs(parser)
 
 
 def exercise(args: argparse.Namespace) -> int:
-    return action_of(args, _ACTIONS)(args, Workbook(outputs_of(args)))
+    return options.action_of(args, _ACTIONS)(args, Workbook(options.outputs_of(args)))
 
 
 def _one(args: argparse.Namespace) -> Piece:
@@ -171,9 +163,9 @@ def _use(args: argparse.Namespace, workbook: Workbook) -> int:
 
     kind: type[PretrainSettings] | type[FinetuneSettings] = FinetuneSettings if alone else PretrainSettings
     preset = args.preset or default_preset(kind)
-    assignments = finetuning_assignments_of(args) if alone else assignments_of(args)
+    assignments = options.finetuning_assignments_of(args) if alone else options.assignments_of(args)
     settings = with_overrides(of_preset(kind, preset), None, assignments)
-    yours = make_yours(outputs_of(args), args.names, settings, name=args.name, preset=preset)
+    yours = make_yours(options.outputs_of(args), args.names, settings, name=args.name, preset=preset)
     say(f"Training with your {yours.info().settings.words.facts['yours']}. Copies are in {yours.pieces}.")
     code = train(yours, make_report(yours, args.json))
     if code != DONE:
@@ -197,7 +189,7 @@ def _on_a_model(args: argparse.Namespace, workbook: Workbook, name: str) -> int:
     require_passed(workbook, name)
     from llmlab.exercises.functions import load_functions  # brings torch
 
-    reference = parse(args.model, outputs_of(args))
+    reference = parse(args.model, options.outputs_of(args))
     with _printing_aside():
         functions = load_functions(name, workbook.file(find_piece(name)))
     with terminal_progress(not args.json) as progress:
@@ -208,7 +200,7 @@ def _lens(args: argparse.Namespace, reference: Reference, functions: Functions, 
     from llmlab.exercises.on_a_model import lens_beside_ours
     from llmlab.models.source import open_model
 
-    opened = open_model(reference, outputs_of(args), progress)
+    opened = open_model(reference, options.outputs_of(args), progress)
     with _printing_aside():
         found = lens_beside_ours(opened, opened.tokenizer.encode(args.prompt), functions["logit_lens"])
     rows = [

@@ -11,22 +11,9 @@ from functools import partial
 from pathlib import Path
 
 from llmlab.cli import text
+from llmlab.cli import words as options
 from llmlab.cli.experiment_follow import begin, cancel, findings_table, follow, standing
 from llmlab.cli.output import DONE, print_answer, print_json
-from llmlab.cli.words import (
-    Commands,
-    add_cluster,
-    add_jobs,
-    add_outputs,
-    add_predict,
-    add_settings,
-    add_settings_file,
-    add_take_over,
-    assignments_of,
-    finetuning_assignments_of,
-    outputs_of,
-    parts_of,
-)
 from llmlab.core.config import parse_assignments, with_overrides
 from llmlab.core.errors import LabError, UsageError, unknown
 from llmlab.core.finetuning_settings import FinetuneSettings
@@ -49,7 +36,7 @@ from llmlab.studies.plans.records import (
 _ACTIONS = ("list", "show", "resume", "cancel", "report")
 
 
-def add_commands(commands: Commands) -> None:
+def add_commands(commands: options.Commands) -> None:
     parser = commands.add(
         "experiment", experiment, "vary one thing, predict, run, and read the report", kinds=", ".join(KINDS)
     )
@@ -61,9 +48,9 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument("--model", metavar="REF", help="fine-tune this base: model.base")
     parser.add_argument("--data", metavar="NAME|PATH", help="fine-tuning examples: data.source")
     parser.add_argument("--corpus", metavar="NAME|PATH", help="what pretraining reads: data.corpus")
-    add_settings(parser)
+    options.add_settings(parser)
     parser.add_argument("--seed", metavar="N", help="the first seed: train.seed")
-    add_settings_file(parser)
+    options.add_settings_file(parser)
     parser.add_argument("--grid", metavar="A,B,...", help="values of what is varied")
     parser.add_argument(
         "--compare",
@@ -75,11 +62,11 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument("--target", metavar="LOSS", type=float, dest="loss", help="loss-curves: a loss to time")
     parser.add_argument("--name", help="the experiment's id (default: made from date and kind)")
     parser.add_argument("--plan", action="store_true", help="print the plan and its time, and run nothing")
-    add_jobs(parser)
-    add_cluster(parser)
-    add_take_over(parser)
-    add_predict(parser)
-    add_outputs(parser)
+    options.add_jobs(parser)
+    options.add_cluster(parser)
+    options.add_take_over(parser)
+    options.add_predict(parser)
+    options.add_outputs(parser)
 
 
 def experiment(args: argparse.Namespace) -> int:
@@ -91,7 +78,7 @@ def experiment(args: argparse.Namespace) -> int:
 
 
 def _begin(args: argparse.Namespace, kind: Kind) -> int:
-    outputs = outputs_of(args)
+    outputs = options.outputs_of(args)
     record = make_plan(_request(args, kind, outputs))
     folder = ExperimentFolder(outputs / EXPERIMENTS / record.id)
 
@@ -126,15 +113,15 @@ def _request(args: argparse.Namespace, kind: Kind, outputs: Path) -> Request:
     if args.target is not None:
         raise UsageError(f"{kind.name} takes no {args.target!r}.", "It trains runs of its own.", "")
     track, preset = _track(args, kind)
-    assignments = finetuning_assignments_of(args) if track == FINETUNING else assignments_of(args)
+    assignments = options.finetuning_assignments_of(args) if track == FINETUNING else options.assignments_of(args)
     base = of_preset(FinetuneSettings if track == FINETUNING else PretrainSettings, preset)
     base = with_overrides(base, args.settings, assignments)
     return request(
         settings=lean(base, kind, parse_assignments(assignments)),
         id=args.name or "",
         preset=preset,
-        grid=parts_of(args.grid),
-        groups=parts_of(args.compare),
+        grid=options.parts_of(args.grid),
+        groups=options.parts_of(args.compare),
         seeds=args.seeds,
         options={"general": args.general} if args.general else {},
     )
@@ -176,7 +163,7 @@ def _trial_table(record: ExperimentRecord) -> Iterator[str]:
 
 
 def _list(args: argparse.Namespace) -> int:
-    outputs = outputs_of(args)
+    outputs = options.outputs_of(args)
     rows = []
     for folder in list_plans(outputs, ExperimentFolder):
         status = folder.status()
@@ -264,7 +251,7 @@ def _print_report(report: str) -> None:
 def _named(args: argparse.Namespace) -> ExperimentFolder:
     if args.target is None:
         raise UsageError(f"{args.what} needs an experiment's id.", "", "`llmlab-run experiment list` lists them.")
-    return find_plan(args.target, outputs_of(args), ExperimentFolder)
+    return find_plan(args.target, options.outputs_of(args), ExperimentFolder)
 
 
 def command_of(args: argparse.Namespace) -> str:

@@ -9,23 +9,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from llmlab.cli import text
+from llmlab.cli import words as options
 from llmlab.cli.follow import train
 from llmlab.cli.output import DONE, say, terminal_progress
 from llmlab.cli.progress import StartTimes, make_report
-from llmlab.cli.words import (
-    Commands,
-    Parser,
-    add_outputs,
-    add_predict,
-    add_run,
-    add_settings,
-    add_settings_file,
-    add_take_over,
-    assignments_of,
-    finetuning_assignments_of,
-    outputs_of,
-    spoken,
-)
 from llmlab.core.config import parse_assignments, with_overrides, with_values
 from llmlab.core.errors import UsageError
 from llmlab.core.finetuning_settings import FinetuneSettings
@@ -45,16 +32,16 @@ from llmlab.training.room import computes_in_main_memory, crowded, require_room
 S = TypeVar("S", bound=RunSettings)
 
 
-def add_commands(commands: Commands) -> None:
+def add_commands(commands: options.Commands) -> None:
     parser = commands.add("pretrain", pretrain, "train a GPT from scratch")
     parser.add_argument("--preset", metavar="NAME", help=f"where to start from (default: {DEFAULT_PRESET})")
     parser.add_argument("--corpus", metavar="NAME|PATH", help="what to read: data.corpus (`llmlab-run corpora`)")
     _add_new_run(parser, seeded="weights", learns_from="corpus", parent="run")
 
     parser = commands.add("resume", resume, "resume a run that ended or was interrupted")
-    add_run(parser)
-    add_take_over(parser)
-    add_settings(parser)
+    options.add_run(parser)
+    options.add_take_over(parser)
+    options.add_settings(parser)
 
     about = "fine-tune an existing model: LoRA, QLoRA or all weights"
     parser = commands.add("finetune", finetune, about)
@@ -65,12 +52,12 @@ def add_commands(commands: Commands) -> None:
     _add_new_run(parser, seeded="adapters", learns_from="examples", parent="fine-tuning run")
 
 
-def _add_new_run(parser: Parser, *, seeded: str, learns_from: str, parent: str) -> None:
+def _add_new_run(parser: options.Parser, *, seeded: str, learns_from: str, parent: str) -> None:
     """--steps to --outputs. seeded: what --seed is of, besides batches and dropout. learns_from: what --name tells
     by default. parent: the kind of run that --from takes."""
-    add_settings(parser)
+    options.add_settings(parser)
     parser.add_argument("--seed", metavar="N", help=f"seed of {seeded}, batches and dropout: train.seed")
-    add_settings_file(parser)
+    options.add_settings_file(parser)
     parser.add_argument("--name", help=f"the run's id (default: made from date, preset and {learns_from})")
     parser.add_argument(
         "--from",
@@ -81,15 +68,15 @@ def _add_new_run(parser: Parser, *, seeded: str, learns_from: str, parent: str) 
     parser.add_argument(
         "--no-start", action="store_true", help="make the run's folder only; `resume`, or torchrun, trains it later"
     )
-    add_predict(parser)
-    add_outputs(parser)
+    options.add_predict(parser)
+    options.add_outputs(parser)
 
 
 def pretrain(args: argparse.Namespace) -> int:
     from llmlab.data.corpora import find_corpus  # brings numpy, which `--help` should not wait for
 
-    outputs = outputs_of(args)
-    preset, settings, parent = _chosen(args, PretrainSettings, DEFAULT_PRESET, assignments_of(args))
+    outputs = options.outputs_of(args)
+    preset, settings, parent = _chosen(args, PretrainSettings, DEFAULT_PRESET, options.assignments_of(args))
     corpus = find_corpus(settings.data.corpus)
     if not corpus.here():
         next(corpus.pieces())  # raises the error that says where it comes from, and which file to put where
@@ -103,20 +90,20 @@ def pretrain(args: argparse.Namespace) -> int:
 
 
 def finetune(args: argparse.Namespace) -> int:
-    preset, settings, parent = _chosen(args, FinetuneSettings, FINETUNE_PRESET, finetuning_assignments_of(args))
-    _check_finetuning(settings, outputs_of(args))
+    preset, settings, parent = _chosen(args, FinetuneSettings, FINETUNE_PRESET, options.finetuning_assignments_of(args))
+    _check_finetuning(settings, options.outputs_of(args))
     return _make_and_train(args, preset, settings, parent)
 
 
 def resume(args: argparse.Namespace) -> int:
     """Goes on with a run from its newest checkpoint."""
-    run = resolve_run(args.run, outputs_of(args)).run
+    run = resolve_run(args.run, options.outputs_of(args)).run
     if args.take_over:
         run.take_over()
     status = run.recorded_status()
     if status.live and run.has_worker(status):
         raise already_trained(run, status)
-    assignments = assignments_of(args)
+    assignments = options.assignments_of(args)
     changes = prepare_resume(run, parse_assignments(assignments))
     if args.json:  # else the report has them, as the worker finds them changed since its checkpoint
         for sentence in changes:
@@ -140,7 +127,7 @@ def _chosen(
             "A branch keeps the settings of the run that it comes from.",
             "Change single ones with --set.",
         )
-    reference = resolve_run(args.parent, outputs_of(args))
+    reference = resolve_run(args.parent, options.outputs_of(args))
     info = reference.run.info()
     settings = with_overrides(info.settings_as(kind), args.settings, assignments)
     _tell_unused(assignments, settings)
@@ -158,10 +145,10 @@ def _make_and_train(
     args: argparse.Namespace, preset: str, settings: RunSettings, parent: tuple[RunFolder, Checkpoint] | None
 ) -> int:
     run = create_run(
-        outputs_of(args), settings, name=args.name, preset=preset, parent=parent, predictions=args.predictions
+        options.outputs_of(args), settings, name=args.name, preset=preset, parent=parent, predictions=args.predictions
     )
     if args.no_start:
-        say(f"Made {run.path}. Train it with: llmlab-run resume {spoken(run)}")
+        say(f"Made {run.path}. Train it with: llmlab-run resume {options.spoken(run)}")
         if settings.distributed.strategy != "none":
             by = f"torchrun --standalone --nproc-per-node {settings.distributed.processes} -m llmlab.jobs.worker"
             say(f"Or start its processes with torchrun: {by} {shlex.quote(str(run.path))}")

@@ -17,21 +17,12 @@ from llmlab.core.files import read_json, write_json
 from llmlab.core.paths import cache_dir
 from llmlab.core.progress import Progress
 from llmlab.core.settings import DataSettings
+from llmlab.data import tokenizers
 from llmlab.data.corpus import Corpus
 from llmlab.data.gpt2_vocabulary import byte_symbols
 from llmlab.data.mixture import MixedCorpus
 from llmlab.data.shards import BuiltCorpus
 from llmlab.data.token_cache import cache_lock, token_stream
-from llmlab.data.tokenizers import (
-    TEXT_SEPARATOR,
-    BpeTokenizer,
-    CharTokenizer,
-    CompactTokenizer,
-    Gpt2Tokenizer,
-    Tokenizer,
-    tokenizer_from_json,
-    vocabulary_of,
-)
 
 # Raised when a tokenizer would come out differently from the same text.
 _FORMAT = 1
@@ -39,14 +30,14 @@ _FORMAT = 1
 _CHARACTERS_A_TOKEN = 4.5
 
 
-def build_tokenizer(data: DataSettings, corpus: Corpus, progress: Progress) -> Tokenizer:
+def build_tokenizer(data: DataSettings, corpus: Corpus, progress: Progress) -> tokenizers.Tokenizer:
     """The tokenizer of `data.tokenizer` for this corpus, from the cache where it was made before.
 
     With data.max_tokens, only the part of the corpus that is read decides; of a mixture, all text does. Raises
     Cancelled and what the corpus raises.
     """
     if data.tokenizer == "gpt2":
-        return Gpt2Tokenizer()
+        return tokenizers.Gpt2Tokenizer()
     if _has_it(corpus, data):
         return corpus.tokenizer()
     path = _file(data, corpus)
@@ -64,7 +55,7 @@ def known_vocabulary(data: DataSettings, corpus: Corpus) -> tuple[int, str] | No
         return corpus.manifest.vocab_size, corpus.manifest.tokenizer_key
     values = {"kind": "gpt2"} if data.tokenizer == "gpt2" else read_json(_file(data, corpus))
     with contextlib.suppress(ValueError):  # a damaged one is made again
-        return vocabulary_of(values) if values else None
+        return tokenizers.vocabulary_of(values) if values else None
     return None
 
 
@@ -97,25 +88,25 @@ def _limit(data: DataSettings, corpus: Corpus) -> int:
     return 0 if isinstance(corpus, MixedCorpus) else data.max_tokens
 
 
-def _saved(path: Path) -> Tokenizer | None:
+def _saved(path: Path) -> tokenizers.Tokenizer | None:
     values = read_json(path)
     try:
-        return tokenizer_from_json(values) if values else None
+        return tokenizers.tokenizer_from_json(values) if values else None
     except LabError:  # damaged: it is made again
         return None
 
 
-def _make(data: DataSettings, corpus: Corpus, progress: Progress) -> Tokenizer:
+def _make(data: DataSettings, corpus: Corpus, progress: Progress) -> tokenizers.Tokenizer:
     if data.tokenizer == "char":
         texts = _texts(corpus, _limit(data, corpus), "Collecting the characters", progress)
-        return CharTokenizer(list(set(chain.from_iterable(texts))))
+        return tokenizers.CharTokenizer(list(set(chain.from_iterable(texts))))
     if data.tokenizer == "compact":
-        return CompactTokenizer(_occurring_ids(data, corpus, progress))
-    return BpeTokenizer(_learned_merges(data, corpus, progress))
+        return tokenizers.CompactTokenizer(_occurring_ids(data, corpus, progress))
+    return tokenizers.BpeTokenizer(_learned_merges(data, corpus, progress))
 
 
 def _occurring_ids(data: DataSettings, corpus: Corpus, progress: Progress) -> list[int]:
-    gpt2, limit = Gpt2Tokenizer(), _limit(data, corpus)
+    gpt2, limit = tokenizers.Gpt2Tokenizer(), _limit(data, corpus)
     occurs = np.zeros(gpt2.vocab_size, dtype=bool)
     count = characters = 0
     for ids, _, read in token_stream(corpus, gpt2):
@@ -156,7 +147,7 @@ def _texts(corpus: Corpus, limit: int, what: str, progress: Progress) -> Iterato
     """
     count = characters = 0
     for piece in corpus.pieces():
-        text = TEXT_SEPARATOR + piece.text if piece.starts_document and count else piece.text
+        text = tokenizers.TEXT_SEPARATOR + piece.text if piece.starts_document and count else piece.text
         count += len(text)
         yield text
         characters += len(piece.text)

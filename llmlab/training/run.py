@@ -25,19 +25,8 @@ from llmlab.core.errors import LabError
 from llmlab.core.progress import Every
 from llmlab.core.run_settings import RunSettings
 from llmlab.core.settings import PretrainTrainSettings
-from llmlab.store import checkpoints
+from llmlab.store import checkpoints, events
 from llmlab.store.checkpoints import Checkpoint
-from llmlab.store.events import (
-    CheckpointSaved,
-    Evaluated,
-    Event,
-    Finished,
-    Sampled,
-    Shared,
-    Started,
-    StepEvent,
-    Stopped,
-)
 from llmlab.training import state
 from llmlab.training.pace import Pace
 from llmlab.training.schedule import early_evaluations, evaluates, learning_rate
@@ -80,7 +69,7 @@ class TrainingRun(ABC):
         self.warnings: list[str] = []  # of what came before the first step
         self.progress = Progress()
         self._pace = Pace(settings.train, self.tokens_until)
-        self._unwritten: tuple[StepResult, Callable[..., StepEvent]] | None = None  # a report without its numbers
+        self._unwritten: tuple[StepResult, Callable[..., events.StepEvent]] | None = None  # a report without numbers
         self._memory, self._memory_reads = 0, Every(_MEMORY_SECONDS)
         self._prompts: list[str] = []
         self._measured: int | None = None  # the step at which this worker measured the losses last
@@ -149,9 +138,9 @@ class TrainingRun(ABC):
 
     # Between the steps -------------------------------------------------------------------------------------------
 
-    def started(self, changed: list[str]) -> Started:
+    def started(self, changed: list[str]) -> events.Started:
         """The event that opens this worker's part. changed: settings changed on resume, as sentences."""
-        return Started(
+        return events.Started(
             step=self.progress.step,
             time=time.time(),
             run=self.run.id,
@@ -207,7 +196,7 @@ class TrainingRun(ABC):
         if reported:
             self.report(result)
         if self.processes.busy and (self._pace.shares_due(progress) or last):
-            self.record(Shared(step, time.time(), [round(share, 4) for share in self.processes.busy]))
+            self.record(events.Shared(step, time.time(), [round(share, 4) for share in self.processes.busy]))
         better = evaluates(step, train) and self.evaluate()
         if self._due(train.sample_interval):
             self.sample(self._prompts)
@@ -226,7 +215,7 @@ class TrainingRun(ABC):
             count = self.processes.size
             self.peak_flops = count * measured_peak(self.device, flops / count)
         event = partial(
-            StepEvent,
+            events.StepEvent,
             step=progress.step,
             time=time.time(),
             lr=result.lr,
@@ -262,7 +251,7 @@ class TrainingRun(ABC):
         better = progress.measured(*losses, early=progress.step in early_evaluations(self.settings.train))
         self._measured = progress.step
         progress.evaluation_seconds = seconds = time.perf_counter() - begin
-        self.record(Evaluated(progress.step, time.time(), *losses, better, seconds, self.losses_by_source))
+        self.record(events.Evaluated(progress.step, time.time(), *losses, better, seconds, self.losses_by_source))
         for loss, split in zip(losses, ("train", "validation"), strict=True):
             if not math.isfinite(loss):
                 raise self._diverged(f"{split} loss", progress.step, learning_rate(progress.step, self.settings.train))
@@ -272,7 +261,7 @@ class TrainingRun(ABC):
         begin = time.perf_counter()
         written = self.continuations(prompts, self.settings.train.seed + self.progress.step)
         self.progress.sample_seconds = time.perf_counter() - begin
-        self.record(Sampled(self.progress.step, time.time(), written))
+        self.record(events.Sampled(self.progress.step, time.time(), written))
 
     def save(self, labels: set[str], result: StepResult | None = None) -> str:
         """Saves a checkpoint, deletes what the keep rule drops, and returns its name."""
@@ -313,7 +302,7 @@ class TrainingRun(ABC):
         )
         seconds = time.perf_counter() - begin
         self.recorder.record(
-            CheckpointSaved(progress.step, time.time(), saved.name, sorted(labels), saved.bytes, seconds)
+            events.CheckpointSaved(progress.step, time.time(), saved.name, sorted(labels), saved.bytes, seconds)
         )
         checkpoints.prune(self.run.checkpoints, settings.checkpoints.keep_last, saved.name)
         return saved.name
@@ -326,7 +315,7 @@ class TrainingRun(ABC):
         labels = {"final"} | self._spaced_label() | ({"best"} if progress.best_step == progress.step else set())
         name = self.control.until_written(self, partial(self.save, labels))
         self.recorder.record(
-            Finished(
+            events.Finished(
                 step=progress.step,
                 time=time.time(),
                 reason="early_stop" if early else "steps",
@@ -347,10 +336,10 @@ class TrainingRun(ABC):
         name = checkpoints.checkpoint_name(self.progress.step)
         if all(saved.name != name for saved in checkpoints.list_checkpoints(self.run.checkpoints)):
             self.save({"stopped"})
-        self.recorder.record(Stopped(self.progress.step, time.time(), self.progress.active_seconds, name))
+        self.recorder.record(events.Stopped(self.progress.step, time.time(), self.progress.active_seconds, name))
         self.recorder.update(state="stopped", step=self.progress.step)
 
-    def record(self, event: Event) -> None:
+    def record(self, event: events.Event) -> None:
         """Writes an event, waiting for room on the disk where someone watches."""
         self.write_report()
         self.control.until_written(self, partial(self.recorder.record, event))

@@ -11,24 +11,15 @@ from llmlab.studies.papers.own import OwnPaper
 from llmlab.studies.papers.records import Verdict
 from llmlab_gui.pages.page import PAPERS, Page
 from llmlab_gui.pages.papers import title_and_notes
-from llmlab_gui.paper.claim_rows import (
-    NO_CHECK,
-    NO_TEST,
-    NO_VERDICT,
-    NOT_ASKED,
-    ClaimRow,
-    p_text,
-    prediction_text,
-    value_text,
-)
+from llmlab_gui.paper import claim_rows
 
 # Anyone may have written a verdict.json: what is longer than people read is cut.
 _LONGEST_TEXT, _LONGEST_CELL, _MOST_ROWS, _MOST_COLUMNS, _MOST_TABLES = 4000, 200, 60, 16, 20
 _WHAT_TO_DO = {
-    NO_TEST: "The lab has no test of this claim. Below: what would support or refute it.",
-    NO_CHECK: "Choose a size in Check and press Run: you are asked for your prediction first.",
-    NOT_ASKED: "The check that is shown was not asked about it. Tick it in Check, and run another.",
-    NO_VERDICT: "The check finished without a verdict on it: Check report says more.",
+    claim_rows.NO_TEST: "The lab has no test of this claim. Below: what would support or refute it.",
+    claim_rows.NO_CHECK: "Choose a size in Check and press Run: you are asked for your prediction first.",
+    claim_rows.NOT_ASKED: "The check that is shown was not asked about it. Tick it in Check, and run another.",
+    claim_rows.NO_VERDICT: "The check finished without a verdict on it: Check report says more.",
     "planned": "The check has not started. Press Resume in Check.",
     "running": "The check is running: a verdict appears here as soon as there is something to judge.",
     "stopped": "The check was stopped before there was anything to judge. Press Resume in Check: nothing is lost.",
@@ -61,19 +52,19 @@ def own_page(own: OwnPaper) -> Page:
     return Page(f"papers/{paper.name}", paper.title, "\n\n".join(part for part in parts if part), PAPERS, own.folder)
 
 
-def claim_page(row: ClaimRow) -> Page:
+def claim_page(row: claim_rows.ClaimRow) -> Page:
     """What a claim says, what was found, and what that rests on. Its title and verdict stand above it."""
     return Page(row.claim.id, row.claim.title, "\n\n".join(_parts(row)))
 
 
-def _parts(row: ClaimRow) -> Iterator[str]:
+def _parts(row: claim_rows.ClaimRow) -> Iterator[str]:
     claim, verdict = row.claim, row.verdict
     if verdict is None:
         yield _WHAT_TO_DO.get(row.state, _WHAT_TO_DO["stopped"])
     else:
         yield from _found(verdict, final=row.final)
     if row.predicted is not None:
-        yield f"**You expected:** {prediction_text(row)}. {altered_sentence(row.predicted)}".rstrip()
+        yield f"**You expected:** {claim_rows.prediction_text(row)}. {altered_sentence(row.predicted)}".rstrip()
     if claim.statement:
         yield f"**The claim.** {claim.statement}" + (f" ({claim.where.rstrip('.')}.)" if claim.where else "")
     for label, words in (
@@ -98,9 +89,9 @@ def _found(verdict: Verdict, *, final: bool) -> Iterator[str]:
         yield "*So far: the check has not finished, and this may change.*"
     yield _sentence(verdict.reason)
     seeds = ", ".join(str(seed) for seed in verdict.seeds[:20])
-    about = [f"{_cell(verdict.statistic.name)} **{_cell(value_text(verdict.statistic, verdict.interval))}**"]
+    about = [f"{_cell(verdict.statistic.name)} **{_cell(claim_rows.value_text(verdict.statistic, verdict.interval))}**"]
     if verdict.p is not None:
-        about.append(f"p {_equals(p_text(verdict.p))} after Holm's correction")
+        about.append(f"p {_equals(claim_rows.p_text(verdict.p))} after Holm's correction")
     about.append(f"n = {verdict.n:,}")
     if seeds:
         about.append(f"seeds {seeds}" if len(verdict.seeds) > 1 else f"seed {seeds}")

@@ -11,16 +11,7 @@ from pathlib import Path
 from llmlab.core.errors import explained
 from llmlab.core.files import read_json
 from llmlab.core.progress import Progress, quiet
-from llmlab.store.checkpoints import (
-    MANIFEST_FILE,
-    STATE_FILE,
-    Checkpoint,
-    best_of,
-    delete,
-    list_checkpoints,
-    manifest_damage,
-    verify,
-)
+from llmlab.store import checkpoints
 
 # What a checkpoint was saved for, in words.
 LABEL_WORDS = {
@@ -40,7 +31,7 @@ class CheckpointRow:
 
     path: Path
     step: int
-    checkpoint: Checkpoint | None
+    checkpoint: checkpoints.Checkpoint | None
     damage: str | None = None
     best: bool = False  # the lowest validation loss of those that are here
     verified: bool = False  # its hashes were compared in this session
@@ -68,8 +59,8 @@ class CheckpointRow:
 
 def read_rows(folder: Path) -> list[CheckpointRow]:
     """Every checkpoint folder, oldest step first; sizes are compared with the manifest, hashes are not."""
-    good = {checkpoint.name: checkpoint for checkpoint in list_checkpoints(folder)}
-    best = best_of(good.values())
+    good = {checkpoint.name: checkpoint for checkpoint in checkpoints.list_checkpoints(folder)}
+    best = checkpoints.best_of(good.values())
     rows = [
         CheckpointRow(found.path, found.step, found, _size_damage(found), best is not None and found.name == best.name)
         for found in good.values()
@@ -89,7 +80,7 @@ def verify_row(row: CheckpointRow, progress: Progress = quiet) -> CheckpointRow:
     """The row with its files' hashes compared. Reads every byte: not on the window's thread."""
     if row.checkpoint is None:
         return row
-    return replace(row, damage=verify(row.checkpoint, progress), verified=True)
+    return replace(row, damage=checkpoints.verify(row.checkpoint, progress), verified=True)
 
 
 def keep_check(row: CheckpointRow, checked: CheckpointRow | None) -> CheckpointRow:
@@ -131,14 +122,14 @@ def delete_rows(rows: Iterable[CheckpointRow]) -> None:
     for row in rows:
         checkpoint = row.checkpoint or _unread(row.path, row.step)
         with explained(f"{row.path} could not be deleted."), contextlib.suppress(FileNotFoundError):
-            delete(checkpoint)
+            checkpoints.delete(checkpoint)
 
 
-def _size_damage(checkpoint: Checkpoint) -> str | None:
-    if problem := manifest_damage(checkpoint):
+def _size_damage(checkpoint: checkpoints.Checkpoint) -> str | None:
+    if problem := checkpoints.manifest_damage(checkpoint):
         return problem
-    files = (read_json(checkpoint.path / MANIFEST_FILE) or {}).get("files", {})
-    for name in (checkpoint.weights.name, STATE_FILE):
+    files = (read_json(checkpoint.path / checkpoints.MANIFEST_FILE) or {}).get("files", {})
+    for name in (checkpoint.weights.name, checkpoints.STATE_FILE):
         try:
             size = (checkpoint.path / name).stat().st_size
         except OSError:
@@ -150,11 +141,11 @@ def _size_damage(checkpoint: Checkpoint) -> str | None:
 
 
 def _manifest_damage(path: Path, step: int) -> str:
-    if not (path / MANIFEST_FILE).is_file():
+    if not (path / checkpoints.MANIFEST_FILE).is_file():
         return "Its manifest.json is missing: the checkpoint is not complete."
-    return manifest_damage(_unread(path, step)) or "Its manifest.json does not describe a checkpoint."
+    return checkpoints.manifest_damage(_unread(path, step)) or "Its manifest.json does not describe a checkpoint."
 
 
-def _unread(path: Path, step: int) -> Checkpoint:
+def _unread(path: Path, step: int) -> checkpoints.Checkpoint:
     """A folder whose manifest says nothing."""
-    return Checkpoint(path, step, (), 0.0, None, 0, False, {})
+    return checkpoints.Checkpoint(path, step, (), 0.0, None, 0, False, {})

@@ -17,19 +17,8 @@ from llmlab.jobs.launcher import request
 from llmlab.store.events import Evaluated, Event, Sampled, Scored
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.lab.lab import Lab
+from llmlab_gui.train import samples_data
 from llmlab_gui.train.answers_view import AnswersView, whole
-from llmlab_gui.train.samples_data import (
-    NO_SAMPLES,
-    CheckedItem,
-    fenced,
-    read_answers,
-    read_table,
-    score_at,
-    score_note,
-    spread,
-    to_csv,
-    to_markdown,
-)
 from llmlab_gui.train.samples_view import SamplesView
 from llmlab_gui.widgets.buttons import menu_button, push_button
 from llmlab_gui.widgets.labels import labelled
@@ -55,11 +44,11 @@ class SamplesDock(LabDock):
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
         super().__init__(lab, "samples", "Samples", parent)
         self._run_id = ""
-        self._table = NO_SAMPLES
+        self._table = samples_data.NO_SAMPLES
         self._ticked: set[int] = set()
         self._stale = False  # something came while nobody looked
 
-        self._answers: list[CheckedItem] = []
+        self._answers: list[samples_data.CheckedItem] = []
         self._chosen_by_hand = False  # which steps are shown
         self.view = SamplesView()
         self.answers_view = AnswersView()
@@ -107,10 +96,10 @@ class SamplesDock(LabDock):
         row = self.lab.row(self._run_id)
         of, as_csv = f" of {row.name}" if row is not None else "", path.suffix.lower() == ".csv"
         if self.choice.currentData() == SCORED:
-            answers = [f"# Checked answers{of}", *(fenced(whole(item)) for item in self._answers)]
+            answers = [f"# Checked answers{of}", *(samples_data.fenced(whole(item)) for item in self._answers)]
             text = csv_text(*self.answers_view.answers.table()) if as_csv else "\n\n".join(answers) + "\n"
         else:
-            text = to_csv(self._table) if as_csv else to_markdown(f"Samples{of}", self._table)
+            text = samples_data.to_csv(self._table) if as_csv else samples_data.to_markdown(f"Samples{of}", self._table)
         self.write_file(partial(save, path, text.encode("utf-8", "replace")), path)
 
     def showEvent(self, event: QShowEvent) -> None:
@@ -153,12 +142,12 @@ class SamplesDock(LabDock):
             self._settle.start()
 
     def _reload(self) -> None:
-        wrote_before, self._table, self._answers, note = bool(self._table.texts), NO_SAMPLES, [], ""
+        wrote_before, self._table, self._answers, note = bool(self._table.texts), samples_data.NO_SAMPLES, [], ""
         if self._run_id:
             history = self.lab.history(self._run_id)
-            self._table = read_table(history, answers=not self._is_scratch)
-            self._answers, note = read_answers(history), score_note(history)
-            self.answers_view.answers.show_items(self._answers, partial(score_at, history))
+            self._table = samples_data.read_table(history, answers=not self._is_scratch)
+            self._answers, note = samples_data.read_answers(history), samples_data.score_note(history)
+            self.answers_view.answers.show_items(self._answers, partial(samples_data.score_at, history))
         self.score.setText(note)
         self.score.setVisible(bool(note))
         self._offer_answers()
@@ -214,7 +203,7 @@ class SamplesDock(LabDock):
         if steps:
             fit = self.view.columns_that_fit()
             if how == SPREAD:
-                steps = spread(steps, fit)
+                steps = samples_data.spread(steps, fit)
             elif how == NEWEST:
                 steps = steps[-fit:]
             elif how == COMPARE:

@@ -14,20 +14,7 @@ from PySide6.QtWidgets import QFileDialog, QMenu, QSizePolicy, QToolBar, QWidget
 from llmlab.core.kinds import fine_tunes
 from llmlab_gui.host.progress_strip import ProgressStrip
 from llmlab_gui.host.session import InspectionSession
-from llmlab_gui.pages.places import (
-    DIAGNOSE,
-    EXPERIMENTS,
-    FINE_TUNE,
-    LEARN,
-    LOOK_INSIDE,
-    PAPER,
-    PRACTICE,
-    REBUILD,
-    TRAIN,
-    WALK,
-    WORKSPACES,
-    WRITE,
-)
+from llmlab_gui.pages import places
 from llmlab_gui.train.run_actions import RunActions
 from llmlab_gui.widgets.icons import icon, state_icon
 from llmlab_gui.widgets.layouts import beside
@@ -44,18 +31,18 @@ _RECENT_RUNS = 12
 _STRIP_WIDTH = 480  # at most
 # The docks' groups in menus, by the package that has them.
 _FEATURES = {
-    "train": TRAIN,
-    "inside": LOOK_INSIDE,
-    "walk": WALK,
-    "finetune": FINE_TUNE,
-    "experiments": EXPERIMENTS,
-    "paper": PAPER,
-    "write": WRITE,
+    "train": places.TRAIN,
+    "inside": places.LOOK_INSIDE,
+    "walk": places.WALK,
+    "finetune": places.FINE_TUNE,
+    "experiments": places.EXPERIMENTS,
+    "paper": places.PAPER,
+    "write": places.WRITE,
     "notebook": "Notebook",
-    "learn": LEARN,
-    "diagnose": DIAGNOSE,
-    "rebuild": REBUILD,
-    "practice": PRACTICE,
+    "learn": places.LEARN,
+    "diagnose": places.DIAGNOSE,
+    "rebuild": places.REBUILD,
+    "practice": places.PRACTICE,
 }
 _TEXTS = "Texts (*.txt *.jsonl *.parquet);;All files (*)"
 
@@ -273,7 +260,7 @@ class WorkspaceBar(QToolBar):
         self.setMovable(False)
         self.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextOnly)
         group = QActionGroup(self)
-        for number, name in enumerate(WORKSPACES, start=1):
+        for number, name in enumerate(places.WORKSPACES, start=1):
             action = QAction(name, window)
             action.setObjectName(f"action.workspace.{number}")
             action.setCheckable(True)
@@ -286,7 +273,7 @@ class WorkspaceBar(QToolBar):
 
     def mark(self, name: str) -> None:
         """Shows which workspace is in sight."""
-        self.actions()[WORKSPACES.index(name)].setChecked(True)
+        self.actions()[places.WORKSPACES.index(name)].setChecked(True)
 
 
 def _called(use: Callable[[str], object], name: str, _checked: bool = False) -> None:

@@ -19,6 +19,7 @@ from pytestqt.qtbot import QtBot
 from waits import WAIT
 from windows import FAKE_HOST, background_threads, wait_until_freed
 
+from llmlab.store import checkpoints
 from llmlab_gui.finetune import setup as finetune_setup
 from llmlab_gui.finetune.data import DataDock
 from llmlab_gui.finetune.setup import FinetuneSetupDock
@@ -28,7 +29,6 @@ from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.learn.dock import LearnDock
 from llmlab_gui.practice.dock import PracticeDock
-from llmlab_gui.train import checkpoint_rows
 from llmlab_gui.train.checkpoints import CheckpointsDock
 from llmlab_gui.train.log import LogDock
 from llmlab_gui.train.samples import SamplesDock
@@ -78,23 +78,23 @@ def test_closing_ends_what_hashes_tries_or_scans_however_long_it_would_take(
         finally:
             ended.release()
 
-    monkeypatch.setattr(checkpoint_rows, "verify", endless)
+    monkeypatch.setattr(checkpoints, "verify", endless)
     monkeypatch.setattr(finetune_setup, "probe_unsloth", endless)
     monkeypatch.setattr(corpus_editor, "find_corpus", endless)
     lab, whole_lab = FakeLab(tmp_path), Lab(tmp_path / "none")
-    checkpoints = CheckpointsDock(lab)  # type: ignore[arg-type]
+    shown = CheckpointsDock(lab)  # type: ignore[arg-type]
     setup, scratch = FinetuneSetupDock(whole_lab), SetupDock(whole_lab)
-    for widget in (checkpoints, setup, scratch):
+    for widget in (shown, setup, scratch):
         qtbot.addWidget(widget)
     scratch.set_corpus(str(tmp_path))  # what the lab has itself needs no look
-    checkpoints.show()
+    shown.show()
     lab.add(FakeRun(tmp_path).start().advance(9).save_checkpoint())
-    qtbot.waitUntil(lambda: len(checkpoints.model.rows) == 1, timeout=WAIT)
-    checkpoints.verify()
+    qtbot.waitUntil(lambda: len(shown.model.rows) == 1, timeout=WAIT)
+    shown.verify()
     setup._probe()
     for _ in range(3):
         qtbot.waitUntil(lambda: begun.acquire(blocking=False), timeout=WAIT)
-    for owner in (checkpoints, setup, scratch, whole_lab):
+    for owner in (shown, setup, scratch, whole_lab):
         owner.shutdown()
     assert all(ended.acquire(blocking=False) for _ in range(3))
     assert background_threads() <= threads
