@@ -13,20 +13,7 @@ from PySide6.QtWidgets import QDockWidget, QMainWindow, QTabBar
 
 from llmlab_gui.lab.dock import is_seen
 from llmlab_gui.lab.window_settings import DockSizes, Guests, WindowSettings
-from llmlab_gui.pages.places import (
-    COMPARE,
-    DIAGNOSE,
-    EXPERIMENTS,
-    FINE_TUNE,
-    LEARN,
-    LOOK_INSIDE,
-    PAPER,
-    PRACTICE,
-    REBUILD,
-    TRAIN,
-    WALK,
-    WRITE,
-)
+from llmlab_gui.pages import places
 from llmlab_gui.widgets.layouts import settling_timer
 
 # Pixels that a panel is given where it is asked for and has no place of its own: some of what it shows can be read.
@@ -65,7 +52,7 @@ def _tabs(*names: str) -> Tabs:
 
 
 _ARRANGEMENTS: Mapping[str, Split] = {
-    TRAIN: _beside(
+    places.TRAIN: _beside(
         (27, _stacked((38, _tabs("runs")), (62, _tabs("setup")))),
         (
             73,
@@ -81,7 +68,7 @@ _ARRANGEMENTS: Mapping[str, Split] = {
             ),
         ),
     ),
-    LOOK_INSIDE: _beside(
+    places.LOOK_INSIDE: _beside(
         (58, _stacked((26, _tabs("prompt")), (74, _tabs("attention", "evolution", "compare")))),
         (
             42,
@@ -91,7 +78,7 @@ _ARRANGEMENTS: Mapping[str, Split] = {
             ),
         ),
     ),
-    WALK: _beside(
+    places.WALK: _beside(
         (58, _tabs("walk")),
         (
             42,
@@ -101,11 +88,11 @@ _ARRANGEMENTS: Mapping[str, Split] = {
             ),
         ),
     ),
-    REBUILD: _beside(
+    places.REBUILD: _beside(
         (64, _tabs("rebuild")),
         (36, _stacked((56, _tabs("loss", "throughput", "samples")), (44, _tabs("runs", "learn")))),
     ),
-    FINE_TUNE: _beside(
+    places.FINE_TUNE: _beside(
         (27, _stacked((38, _tabs("runs", "queue")), (62, _tabs("finetune_setup")))),
         (
             73,
@@ -115,7 +102,7 @@ _ARRANGEMENTS: Mapping[str, Split] = {
             ),
         ),
     ),
-    EXPERIMENTS: _beside(
+    places.EXPERIMENTS: _beside(
         (30, _tabs("experiment", "experiments", "queue", "runs")),
         (
             70,
@@ -125,7 +112,7 @@ _ARRANGEMENTS: Mapping[str, Split] = {
             ),
         ),
     ),
-    PAPER: _beside(
+    places.PAPER: _beside(
         (30, _stacked((48, _tabs("paper", "runs")), (52, _tabs("check")))),
         (
             70,
@@ -135,23 +122,23 @@ _ARRANGEMENTS: Mapping[str, Split] = {
             ),
         ),
     ),
-    COMPARE: _beside(
+    places.COMPARE: _beside(
         (60, _stacked((58, _tabs("loss")), (42, _tabs("runs")))),
         (40, _stacked((60, _tabs("learning_rate")), (40, _tabs("throughput")))),
     ),
-    WRITE: _beside(
+    places.WRITE: _beside(
         (58, _tabs("write")),
         (42, _stacked((58, _tabs("checkpoints")), (42, _tabs("samples", "loss", "runs", "log")))),
     ),
-    PRACTICE: _beside(
+    places.PRACTICE: _beside(
         (54, _tabs("practice")),
         (46, _stacked((43, _tabs("notebook", "runs")), (57, _tabs("learn")))),
     ),
-    LEARN: _beside(
+    places.LEARN: _beside(
         (50, _tabs("learn")),
         (50, _stacked((56, _tabs("loss")), (44, _tabs("setup", "runs", "samples", "learning_rate", "notebook")))),
     ),
-    DIAGNOSE: _beside(
+    places.DIAGNOSE: _beside(
         (40, _tabs("diagnose", "runs", "learn")),
         (
             60,
@@ -174,7 +161,7 @@ class Workspaces(QObject):
     def __init__(self, window: QMainWindow, docks: Mapping[str, QDockWidget], settings: WindowSettings) -> None:
         super().__init__(window)
         self._window, self._docks, self._settings = window, docks, settings
-        self.current = settings.workspace if settings.workspace in _ARRANGEMENTS else TRAIN
+        self.current = settings.workspace if settings.workspace in _ARRANGEMENTS else places.TRAIN
         self._lent = False  # what is in sight is not to be kept
         self._sizes: DockSizes | None = None  # what the shares are taken from
         self._guests: Guests | None = None  # what was given room, until the last of it is closed
@@ -300,13 +287,13 @@ class Workspaces(QObject):
     def _note(self) -> None:
         """Takes the shares from where the docks are now, unless they are there because of their shares."""
         seen, size = self._seen(), self._window.size()
-        places = [dock.geometry() for dock in seen.values()]
-        if not places or self._resized.isActive():
+        spots = [dock.geometry() for dock in seen.values()]
+        if not spots or self._resized.isActive():
             return
-        if not self._fits and any(place not in self._places for place in places):  # and not another tab in the same
+        if not self._fits and any(place not in self._places for place in spots):  # and not another tab in the same
             docks = {name: list(self._size(dock).toTuple()) for name, dock in seen.items()}
             self._sizes = DockSizes([size.width(), size.height()], docks)
-        self._fits, self._places = False, places
+        self._fits, self._places = False, spots
 
     def _fit(self) -> None:
         """Gives the docks their shares of the window as it is."""
