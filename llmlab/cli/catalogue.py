@@ -26,7 +26,6 @@ from llmlab.training.kinds import kind_of
 if TYPE_CHECKING:
     from llmlab.data.corpus import Corpus
 
-
 # The bpe of a corpus that is built is learned from its first 20 million tokens, about 90 MB: more changes little.
 _LEARNED_FROM = 20_000_000
 

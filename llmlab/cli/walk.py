@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from llmlab.walk.forwards import Walk
     from llmlab.walk.stage import Array, Stage, Value
 
-
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _STRIP = 48  # signs of a vector's picture
 _WIDTH = 118

@@ -10,7 +10,6 @@ LINE, DASHED, POINTS, BARS = "line", "dashed", "points", "bars"
 MEASURED, FAINT, FIT = "measured", "faint", "fit"
 KINDS = (LINE, DASHED, POINTS, BARS, MEASURED, FAINT, FIT)
 
-
 _NUMBER_OR_PLURAL = re.compile(r"[-+]?\d[\d.,]*(e[-+]?\d+)?[kMB%]?|(?<=[a-z])s\b")
 
 

@@ -37,7 +37,6 @@ _LONGEST_GAP = 64
 _CHARACTERS_AT_ONCE = 8 << 20
 _ANY_ANSWER = "a"  # a letter that every vocabulary has in which `Assistant:` can be written
 
-
 # The ways in which a template may begin an answer: with the assistant's opening or without, with a thought or without.
 _HEADS = ((True, False), (True, None), (True, True), (False, False))
 _PLAIN_HEADS = ((True, None),)  # the lab's own knows one

@@ -81,7 +81,6 @@ def lens_beside_ours(opened: OpenModel, ids: Sequence[int], logit_lens: Callable
 
 # LoRA ----------------------------------------------------------------------------------------------------------------
 
-
 _SHOWN = 5
 
 

@@ -64,7 +64,6 @@ _OF_TEXT = {
 }
 _OF_REPEATS = {"induction-head": "induction", "duplicate-head": "duplicate"}
 
-
 # Below it no head can be told from the others: attention spread evenly over 32 to 64 tokens gives each 0.02.
 _FOUND = 0.1
 

@@ -38,7 +38,6 @@ SILENT = (
     "`kill`, ends it, and a resume goes on from the newest checkpoint."
 )
 
-
 SILENT_ELSEWHERE = (
     "Its machine, or the way by which its folder gets here, gives no more news. If you know that it is gone, "
     "Resume in the window, or `llmlab-run resume` with --take-over, goes on here."

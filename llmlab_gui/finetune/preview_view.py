@@ -33,7 +33,6 @@ _PARTS = (
 _SHORT = 400
 _HINT = "Point at a token, or choose one with the arrow keys."
 
-
 # Line numbers (rows of a table that has no lines) and reasons, in the order of the file.
 _BAD_LINE_COLUMNS: tuple[Column[tuple[int, str]], ...] = (
     Column("Line", lambda line: f"{line[0]:,}", right=True, width=8),

@@ -23,7 +23,6 @@ _HINT = (
     "or BASE+ADAPTER."
 )
 
-
 _COLUMNS: tuple[Column[AvailableModel], ...] = (
     Column("Model", lambda model: model.name, width=36),
     Column("Kind", lambda model: _KINDS.get(model.kind, model.kind), width=14),

@@ -25,7 +25,6 @@ _ROW_PADDING = 12
 _GAP = 14  # between the kind of a command and its text
 _ROWS = 14  # in sight at once
 
-
 # Where fewer commands have the words, those with the letters follow, and pages with the words.
 _FEW = 6
 _WORD = re.compile(r"[^\W_]+")

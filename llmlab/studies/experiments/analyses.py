@@ -324,7 +324,6 @@ def _measured(gathered: Gathered) -> tuple[dict[str, Measurement], list[str]]:
 
 # Forgetting -----------------------------------------------------------------------------------------------------------
 
-
 FULL_GROUP = "full"
 
 

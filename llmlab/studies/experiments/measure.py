@@ -90,7 +90,6 @@ def _rank_used(folder: ExperimentFolder, record: ExperimentRecord, trial: Trial)
 
 # Loss on general text -------------------------------------------------------------------------------------------------
 
-
 DEFAULT_TEXT = "austen"  # embedded, and no instruction data
 _BATCH = 8
 _HELD_OUT = 0.1  # share of a text, at its end, that is read

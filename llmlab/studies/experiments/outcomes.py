@@ -241,7 +241,6 @@ def write_results(folder: ExperimentFolder, results: ExperimentResults) -> None:
 
 # Measured on checkpoints ----------------------------------------------------------------------------------------------
 
-
 MEASURED_KINDS = ("forgetting", "lora-rank")  # whose runs are measured
 # Of general text, on which forgetting is measured: about 6,000 predictions, the same ones every time, so that their
 # noise cancels.

@@ -99,7 +99,6 @@ def _seeds_needed(seeds: int) -> int:
 
 # p-values -------------------------------------------------------------------------------------------------------------
 
-
 # By claim and seed, the p-values of its tests; None where nothing could be tested.
 Tests: TypeAlias = Mapping[str, Mapping[int, tuple[float, ...] | None]]
 

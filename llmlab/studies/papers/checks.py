@@ -35,7 +35,6 @@ from llmlab.training.task import task_seconds
 # The papers whose claims have a test.
 PLANS = {plan.paper: plan for plan in (BAYESIAN_GEOMETRY, ATTENTION_SINKS, INDUCTION_HEADS, GROKKING)}
 
-
 MEASURED_PARAMETERS = 134_515_008  # of SmolLM2-135M, on which judging was timed
 
 
@@ -197,7 +196,6 @@ def _trial(check: str, run: PlannedRun, plan: PaperPlan, *, watched: bool) -> Tr
 
 
 # Pretrained models that are here --------------------------------------------------------------------------------------
-
 
 # Of weights as they are stored: about a billion parameters in 16 bits. Larger ones read a prompt in minutes on a
 # processor, so they are taken only when they are named.

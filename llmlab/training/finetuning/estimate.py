@@ -41,7 +41,6 @@ _NF4_SECONDS = 4e-9
 # Share of a row that is trained on where answers are: a guess, the examples are not read.
 _ANSWERS = 0.5
 
-
 # A worker's start with transformers, PEFT and a small base. Processor time measured on two cores.
 _START_SECONDS = 10.0
 

@@ -173,7 +173,6 @@ class _LastRows(Observer):
 
 # Verdict --------------------------------------------------------------------------------------------------------------
 
-
 _NUMBERS = ("fall", "interval", "quarters", "untrained")  # that are kept with the verdict
 Values = Mapping[str, Any]  # of one model, from `focusing.of_model`
 

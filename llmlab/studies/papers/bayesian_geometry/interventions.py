@@ -41,7 +41,6 @@ from llmlab.studies.papers.records import PapersCriterion, Verdict
 
 # Axis -----------------------------------------------------------------------------------------------------------------
 
-
 Array = np.ndarray
 _LEAST_SHOWN = 1e-9  # bits: an axis of logarithms has no place for nothing at all
 

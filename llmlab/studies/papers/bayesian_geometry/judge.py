@@ -108,7 +108,6 @@ def _calibrated(one: Measured) -> calibration.Calibrated:
 
 # Geometry -------------------------------------------------------------------------------------------------------------
 
-
 # About 2,500 samples of the small task: a rank correlation among so many is known to about 0.04.
 SEQUENCES = 400
 # The HMM is scored at all its observations, and what is asked of queries is a mean of thousands of rows.

@@ -26,7 +26,6 @@ def at_once(_name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 # Ordinary texts -------------------------------------------------------------------------------------------------------
 
-
 TOKENS = 32  # long enough to know what a text is about, short enough for two hundred of them
 QUINTILES = 5
 _DOMAIN = "prose"  # one author's, where a tokenizer reads it

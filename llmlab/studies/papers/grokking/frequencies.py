@@ -21,7 +21,6 @@ from llmlab.studies.papers.statistics import mean_of, median_of
 
 _LOWEST = 1e-6  # nats: an axis of logarithms has no place for nothing
 
-
 # Fourier --------------------------------------------------------------------------------------------------------------
 
 

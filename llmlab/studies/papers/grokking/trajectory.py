@@ -131,7 +131,6 @@ def first_reaching(values: list[float], level: float) -> int | None:
 
 # Following a run ------------------------------------------------------------------------------------------------------
 
-
 # Sums that are read at once: with p = 113 their logits take 2 MB.
 _AT_ONCE = 4096
 _NOTHING = 1e-300  # variation of logits that do not vary at all

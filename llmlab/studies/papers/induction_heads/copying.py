@@ -22,7 +22,6 @@ from llmlab.studies.papers.statistics import mean_of, median_of
 
 BySeed = Mapping[int, Found]
 
-
 # Two layers -----------------------------------------------------------------------------------------------------------
 
 

@@ -77,7 +77,6 @@ class Found:
 
 # Curves ---------------------------------------------------------------------------------------------------------------
 
-
 _DIGITS = 6  # lengths that differ by less are the same, but for rounding
 
 

@@ -120,7 +120,6 @@ def _by_seed(check: Check, group: str) -> BySeed:
 
 # Heads ----------------------------------------------------------------------------------------------------------------
 
-
 Array = np.ndarray
 Head: TypeAlias = tuple[int, int]  # its layer, and its position there
 # Prompts over which scores are averaged: those of one prompt differ from seed to seed by a hundredth or two.
