@@ -77,7 +77,7 @@ def _trunk(model: nn.Module, config: Any) -> Trunk:
         for path, module in model.named_modules()
         if isinstance(module, nn.ModuleList)
         and len(module) == config.num_hidden_layers
-        and _attention_name(module[0]) is not None
+        and any(name and can_attend(part) for name, part in module[0].named_modules())
     ]
     if len(lists) != 1:
         raise _unlike(f"it has {len(lists)} lists of {config.num_hidden_layers} layers with attention")
@@ -90,11 +90,6 @@ def _trunk(model: nn.Module, config: Any) -> Trunk:
     if len(norms) != 1:
         raise _unlike(f"it has {len(norms)} norms beside its layers")
     return Trunk(decoder, blocks, norms[0])
-
-
-def _attention_name(block: nn.Module) -> str | None:
-    """The path of the module that attends."""
-    return next((name for name, module in block.named_modules() if name and can_attend(module)), None)
 
 
 def _watched(model: Any, block: nn.Module) -> _Block:

@@ -234,11 +234,6 @@ def _kept(settings: PretrainSettings, parameters: int) -> int:
     return moments + (parameters if train.ema_decay else 0)
 
 
-def _on_a_processor(settings: RunSettings) -> bool:
-    """Whether it may be one: "auto" may."""
-    return settings.train.device in ("auto", "cpu")
-
-
 def _half(settings: RunSettings) -> bool:
     """Whether products are in half precision, as "auto" chooses on a processor: a GPU's is known where it is."""
     precision = precision_of(settings) if settings.train.precision == "auto" else settings.train.precision
@@ -251,7 +246,8 @@ def _speed(settings: RunSettings) -> float:
 
 
 def _memory(settings: PretrainSettings, vocab_size: int, parameters: int) -> Memory:
-    model, half, on_a_processor = settings.model, _half(settings), _on_a_processor(settings)
+    model, half = settings.model, _half(settings)
+    on_a_processor = settings.train.device in ("auto", "cpu")  # "auto" may be one
     ranks = settings.distributed.count
     tokens = -(-settings.data.batch_size // ranks) * model.block_size
     vocab = padded_vocab_size(model, vocab_size)

@@ -183,7 +183,7 @@ class FigureChart(pg.PlotWidget):
     # What subclasses say ---------------------------------------------------------------------------------------
 
     def _draw(self) -> None:
-        """Adds the items (`_add`), their names (`_name`) and what can be pointed at (`_spots`)."""
+        """Adds the items (`_add`), their names (`legend`) and what can be pointed at (`_spots`)."""
         raise NotImplementedError
 
     def _seen(self) -> Line:
@@ -215,9 +215,6 @@ class FigureChart(pg.PlotWidget):
     def _add(self, item: pg.GraphicsObject) -> None:
         self.getPlotItem().addItem(item, ignoreBounds=True)
         self._items.append(item)
-
-    def _name(self, item: pg.GraphicsObject, name: str) -> None:
-        self.legend.add(item, name)
 
     def _draw_marked(
         self, x: np.ndarray, y: np.ndarray, color: QColor, symbol: str | None, *, size: int = 8, line: bool = True

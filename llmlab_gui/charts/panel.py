@@ -99,7 +99,7 @@ class ChartPanel(QWidget):
         for chart in self.charts:
             chart.show_x_name(chart is self.charts[-1])
             chart.needs_redraw.connect(self.mark_dirty)
-            chart.frozen.connect(self._freeze)
+            chart.frozen.connect(lambda: self.set_follow(False))
             chart.whole_wanted.connect(partial(self.set_follow, True))
             chart.pointed.connect(self._point)
             if chart is not self.charts[0]:
@@ -264,9 +264,6 @@ class ChartPanel(QWidget):
         self._follow.setChecked(follow)
         for chart in self.charts:
             chart.set_follow(follow)
-
-    def _freeze(self) -> None:
-        self.set_follow(False)
 
     def _point(self, x: float) -> None:
         for chart in self.charts:

@@ -263,7 +263,7 @@ class _Table(QTableView):
     def changeEvent(self, event: QEvent) -> None:
         super().changeEvent(event)
         if event.type() == QEvent.Type.FontChange:
-            self._delegate.forget_cuts()
+            self._delegate.cuts.clear()
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         before = self.currentIndex()

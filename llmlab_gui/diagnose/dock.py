@@ -57,7 +57,7 @@ class DiagnoseDock(LabDock):
         self.start_button = PrimaryButton("Start a mystery", self.start)
         self.standing = QuietLabel()
         self.evidence, self.causes, self.reveal = EvidenceForm(), CausesForm(), RevealView()
-        self.healthy_button = PrimaryButton("", self.show_healthy)
+        self.healthy_button = PrimaryButton("", lambda: self.ask(HEALTHY))
         self.tabs = QTabWidget(documentMode=True)
         revealed = column((self.reveal, 1), self.healthy_button)
         pages = (scrolled(self.evidence), scrolled(self.causes), revealed)
@@ -147,10 +147,6 @@ class DiagnoseDock(LabDock):
     def answer(self, probabilities: dict[str, float]) -> None:
         """Scores it and shows what was broken."""
         self._change(mysteries.record_answer, probabilities, then=lambda: self.tabs.setCurrentIndex(REVEAL))
-
-    def show_healthy(self) -> None:
-        """The healthy run of the same seed in the charts; it is trained where it is not there yet."""
-        self.ask(HEALTHY)
 
     def _follow_current(self) -> None:
         """The mystery that is looked at elsewhere is the one here, too."""

@@ -49,7 +49,7 @@ class ExperimentsDock(LabDock):
             Export(partial(self.write_table, self.study.trials), self._trials_name, what="The runs of this experiment"),
             Export(partial(self.write_table, self.model), lambda: "experiments", what="All experiments"),
         )
-        self.study.add_widget(exports)
+        self.study.buttons.addWidget(exports)
         self.delete_action = self._action("Delete…", self.delete)
         self.delete_action.setShortcut(QKeySequence.StandardKey.Delete)
         self.delete_action.setShortcutContext(Qt.ShortcutContext.WidgetShortcut)

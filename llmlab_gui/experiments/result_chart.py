@@ -114,7 +114,7 @@ class ResultChart(FigureChart):
         low, high = floats(p.low for p in curve.points), floats(p.high for p in curve.points)
         self._draw_errors(x, y, low, high, shown)
         if curve.name and self._named and len(self.legend.names) < _MOST_IN_LEGEND:
-            self._name(item, curve.name)
+            self.legend.add(item, curve.name)
         self._spots.append((x, y))
 
     def _draw_fit(self, fit: Fit, color: QColor) -> None:
@@ -129,7 +129,7 @@ class ResultChart(FigureChart):
         line.setZValue(3)
         self._add(line)
         if self._named:
-            self._name(line, " ".join(part for part in (fit.name, fit.formula) if part))
+            self.legend.add(line, " ".join(part for part in (fit.name, fit.formula) if part))
         if fit.low and fit.high and len(fit.low) == len(fit.x):
             self._draw_band(x, floats(fit.low), floats(fit.high), color)
 
@@ -170,7 +170,7 @@ class ResultChart(FigureChart):
             line = pg.InfiniteLine(low, angle=90 if expected.on_x else 0, movable=False, pen=pen)
             line.setZValue(-4)
             self._add(line)
-        self._name(pg.PlotDataItem([], [], pen=pen), expected.label)
+        self.legend.add(pg.PlotDataItem([], [], pen=pen), expected.label)
 
     def _tip(self, line: int, place: int) -> str:
         chart = self.chart

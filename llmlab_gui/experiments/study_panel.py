@@ -49,7 +49,7 @@ class StudyPanel(QWidget):
         self.trials_table = rows_table(self.trials, f"Runs of the {noun}", columns)
         self.trials_table.setMinimumHeight(_LEAST_TABLE)
         buttons = QWidget()
-        self._buttons = FlowRow(buttons)
+        self.buttons = FlowRow(buttons)
         self.resume_button = self.add_button("Resume", "Run what is left; finished runs are kept", self.go_on)
         self.stop_button = self.add_button("Stop", "Running trials save and stop; the others wait", self.stop)
         self.open_button = self.add_button("Open run", "Show the selected run in all other panels", self.open_run)
@@ -63,12 +63,8 @@ class StudyPanel(QWidget):
         """One more beside the others."""
         button = labelled(QPushButton(text), tip=tip)
         button.clicked.connect(lambda _=False: slot())
-        self.add_widget(button)
+        self.buttons.addWidget(button)
         return button
-
-    def add_widget(self, button: QWidget) -> None:
-        """The same, with a button that there is."""
-        self._buttons.addWidget(button)
 
     def show_row(self, row: ExperimentRow | None, about: str) -> None:
         """about: what is said of a plan without runs, and where there is no plan."""

@@ -78,7 +78,7 @@ class LengthHistogram(FigureChart):
         self._add(pg.InfiniteLine(limit, angle=90, pen=pen))
         beyond = " →" if limit > self._end() else ""
         words = f"truncated at {preview.max_length:,} tokens: {self.cut_words}{beyond}"
-        self._name(pg.PlotCurveItem(pen=pen), words)
+        self.legend.add(pg.PlotCurveItem(pen=pen), words)
 
     def _fit_view(self) -> None:
         """Bars stand on the axis."""

@@ -8,7 +8,6 @@ from PySide6.QtCore import QEvent, QModelIndex, QObject, QSortFilterProxyModel, 
 from PySide6.QtGui import QKeyEvent
 from PySide6.QtWidgets import QDialog, QDialogButtonBox, QFileDialog, QFormLayout, QLineEdit, QPushButton, QWidget
 
-from llmlab.core.errors import LabError
 from llmlab.models.available import AvailableModel, available_models
 from llmlab_gui.host.recent import Recent
 from llmlab_gui.widgets.background import Background
@@ -94,7 +93,9 @@ class ModelDialog(QDialog):
         self._recent = [AvailableModel(one.reference, one.name, "recent", one.detail) for one in recent.there(outputs)]
         self.rows.show(self._recent)
         self._background.run(
-            lambda: available_models(outputs, self._background.check), self._take_models, self._complain
+            lambda: available_models(outputs, self._background.check),
+            self._take_models,
+            lambda error: self.note.setText(str(error)),
         )
         self._update()
 
@@ -178,9 +179,6 @@ class ModelDialog(QDialog):
         name, _ = QFileDialog.getOpenFileName(self, "A GGUF file", "", "GGUF (*.gguf)")
         if name:
             self.reference.setText(name)
-
-    def _complain(self, error: LabError) -> None:
-        self.note.setText(str(error))
 
     def _update(self) -> None:
         self.open_button.setEnabled(bool(self.whole_reference()))

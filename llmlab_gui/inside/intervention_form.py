@@ -85,10 +85,6 @@ class InterventionForm(QWidget):
             "align": str(self.align.currentData()),
         }
 
-    def show_edits(self, shown: bool) -> None:
-        """Whether there is room for what is changed beside what is read."""
-        self._edits.setVisible(shown)
-
     def _lay_out(self, row: FlowRow) -> None:
         self.source.setMinimumWidth(200)
         row.add(QLabel("watch"), self.answer, QLabel("against"), self.against)
@@ -101,8 +97,8 @@ class InterventionForm(QWidget):
         buttons.addWidget(self.clear)
         buttons.addStretch(1)
         chosen = beside(self.list, buttons, grows=self.list)
-        self._edits = column(new, chosen, spacing=4)
-        column(self._edits, into=self)
+        self.edits = column(new, chosen, spacing=4)  # what is changed, beside what is read
+        column(self.edits, into=self)
 
     def _connect(self) -> None:
         session = self._session

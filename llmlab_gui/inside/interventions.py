@@ -167,7 +167,7 @@ class InterventionsDock(InspectionDock):
         """As many as are wanted; and no tab needs the height of another."""
         shown = self.fields.isChecked()
         self._row.setVisible(shown)
-        self.form.show_edits(shown and not self._sweeping)  # a sweep makes its own
+        self.form.edits.setVisible(shown and not self._sweeping)  # a sweep makes its own
         if not self.session.edits:
             self._say_nothing_yet()
         for page in (self._before_after, self.effect.moved, self.sweep):

@@ -75,7 +75,9 @@ class Lab(QObject):
         self.desks: list[PlansDesk] = []
         self.redraw = RedrawTimer(self)
         self.controller = RunController(outputs, self)
-        self.queue = QueueRunner(outputs, self.controller, self.runs, self, busy=self._plan_runs)
+        self.queue = QueueRunner(
+            outputs, self.controller, self.runs, self, busy=lambda: any(desk.live() for desk in self.desks)
+        )
         self.notebook = Book(outputs, self)
         self.inspection = InspectionSession(outputs, self, step_of=self._step_of)
         self.inspection.failed.connect(self.error_raised)
@@ -282,9 +284,6 @@ class Lab(QObject):
         for desk in self.desks:
             desk.shutdown()
         self.controller.shutdown()
-
-    def _plan_runs(self) -> bool:
-        return any(desk.live() for desk in self.desks)
 
     def _step_of(self, run: str) -> int | None:
         """How far a run is that a reference names."""

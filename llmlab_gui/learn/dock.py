@@ -380,7 +380,7 @@ class LearnDock(LabDock):
 
     def shutdown(self) -> None:
         self.explain.save()
-        self.questions.shutdown()
+        self.questions.asker.shutdown()
         super().shutdown()
 
     def _focus_search(self) -> None:

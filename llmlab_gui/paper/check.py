@@ -169,13 +169,11 @@ class CheckDock(LabDock):
         if row is not None and row.id == self._started:
             self._started = ""
             self.desk.turn_to(row)
-            QTimer.singleShot(0, self, self._scroll_to_progress)  # when it has its place
+            # When it has its place.
+            QTimer.singleShot(0, self, lambda: self._area.ensureWidgetVisible(self.study.standing))
 
     def _await(self, check: str) -> None:
         self._started = check
-
-    def _scroll_to_progress(self) -> None:
-        self._area.ensureWidgetVisible(self.study.standing)
 
     def _lay_out(self) -> None:
         line = QFrame(frameShape=QFrame.Shape.HLine)

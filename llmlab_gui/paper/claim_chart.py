@@ -195,7 +195,7 @@ class ClaimChart(FigureChart):
         self._shown.append((one, np.arange(len(x)) if kept is None else kept))
         several = self.chart is not None and len(self.chart.series) > 1
         if several and one.name and len(self.legend.names) < _MOST_IN_LEGEND:
-            self._name(item, one.name[:_LONGEST_NAME])
+            self.legend.add(item, one.name[:_LONGEST_NAME])
 
     def _scale(self, chart: Chart) -> ColorScale | None:
         values = [value for one in chart.series if one.kind == POINTS for value in one.color]

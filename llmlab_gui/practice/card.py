@@ -73,7 +73,7 @@ class QuestionCard(QWidget):
         self.line.returnPressed.connect(self._return_pressed)
         self.problem = ProblemLabel()
         self.result = QLabel(wordWrap=True, textFormat=Qt.TextFormat.RichText)
-        self.result.linkActivated.connect(self._follow)
+        self.result.linkActivated.connect(self._lab.concept_requested)
         kinds = Qt.TextInteractionFlag
         self.result.setTextInteractionFlags(kinds.LinksAccessibleByMouse | kinds.LinksAccessibleByKeyboard)
         self.answer_button, self.next_button = PrimaryButton("Answer"), PrimaryButton("Next question")
@@ -244,9 +244,6 @@ class QuestionCard(QWidget):
             f"<p>{_rich(question.how)}</p>{page if question.concept != self.page else ''}"
         )
         self.result.setAccessibleName(f"{word} {said} {widths} {question.how}")
-
-    def _follow(self, page: str) -> None:
-        self._lab.concept_requested.emit(page)
 
 
 class _Choices(QListWidget):

@@ -114,9 +114,6 @@ class PageQuestions(QWidget):
         self._put_keyboard_aside()
         self.asker.next()
 
-    def shutdown(self) -> None:
-        self.asker.shutdown()
-
     def _press(self) -> None:
         if not self._waits:
             self.begin()

@@ -52,7 +52,7 @@ class LossDock(ChartDock):
             parent=parent,
         )
         self.caption(_CAPTION, "loss-curves")
-        self.chart.chosen.connect(self._step_chosen)
+        self.chart.chosen.connect(lambda x: self.batch.show_at(x, self.panel.x_axis))
 
     def fill(self, runs: list[ShownRun]) -> None:
         curves: dict[str, StyledPoints] = {}
@@ -75,9 +75,6 @@ class LossDock(ChartDock):
         self.chart.set_legend(legend(runs, kinds, missing))
         notes = [gap_note(current.history, scale) if current and scale else "", self.unit.note]
         self.panel.set_note(" · ".join(filter(None, notes)), _GAP_TIP.format(self.chart.y_unit) if notes[0] else "")
-
-    def _step_chosen(self, x: float) -> None:
-        self.batch.show_at(x, self.panel.x_axis)
 
     def _unit_chosen(self) -> None:
         self.panel.set_follow(True)

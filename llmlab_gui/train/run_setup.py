@@ -23,7 +23,6 @@ from llmlab.store.run_folder import RunFolder
 from llmlab.training.kinds import kind_of
 from llmlab.training.room import certainly_above, computes_in_main_memory, crowded, require_room
 from llmlab_gui.forms.editors import Editor
-from llmlab_gui.forms.field import Field
 from llmlab_gui.forms.named_editor import NothingNamed
 from llmlab_gui.forms.preset_form import PresetForm
 from llmlab_gui.lab.dock import LabDock
@@ -108,7 +107,7 @@ class RunSetupDock(LabDock, Generic[S]):
         self._again.timeout.connect(self._look_again)
         self.presets.activated.connect(self._forget_predictions)
         self.form.edited.connect(self._edited)
-        self.form.entered.connect(self._show_help)
+        self.form.entered.connect(lambda field: self.help.setText(field.help_text()))
         self.name.textChanged.connect(self._edited)
         lab.runs_changed.connect(self._check_name)
         lab.plan_taken.connect(self._plan_taken)
@@ -354,9 +353,6 @@ class RunSetupDock(LabDock, Generic[S]):
         if watched is self.name and event.type() in (QEvent.Type.Enter, QEvent.Type.FocusIn):
             self.help.setText(f"<b>name</b><br>{self.name.toolTip()}.")
         return super().eventFilter(watched, event)
-
-    def _show_help(self, field: Field) -> None:
-        self.help.setText(field.help_text())
 
 
 def _scroll_to(widget: QWidget) -> None:

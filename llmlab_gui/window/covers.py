@@ -83,10 +83,6 @@ class Covers(QObject):
         if self.tour is not None:
             self.tour.end()
 
-    def shutdown(self) -> None:
-        """Ends what is being looked for."""
-        self.looking.shutdown()
-
     def _runs_changed(self) -> None:
         lab = self._window.lab
         if lab.runs():

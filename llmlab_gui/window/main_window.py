@@ -370,7 +370,7 @@ class MainWindow(drops.TakesDrops, QMainWindow):
         for dock in self.docks.values():
             dock.shutdown()
         self.settings.leave()
-        self.covers.shutdown()
+        self.covers.looking.shutdown()
         self.notices.shutdown()
         self.papers.shutdown()
         self.lab.shutdown()

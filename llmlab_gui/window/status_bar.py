@@ -71,8 +71,8 @@ class StatusBar(QStatusBar):
         self._sign = QLabel()
         self.state, self.steps, self.speed, self.left = StateLabel(), QLabel(), QLabel(), QLabel()
         self.waiting = tool_button("", "Show the queue", partial(lab.dock_requested.emit, "queue"))
-        self.other = tool_button("", "", self._go_to_other)
         self._other_id = ""
+        self.other = tool_button("", "", lambda: lab.set_current(self._other_id))
         self.other.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
         for button in (self.waiting, self.other):
             button.setAutoRaise(True)
@@ -135,9 +135,6 @@ class StatusBar(QStatusBar):
         count = len(state.items)
         self.waiting.setText(f"{count} in the queue{', paused' if state.paused else ''}" if count else "")
         self.waiting.setVisible(count > 0)
-
-    def _go_to_other(self) -> None:
-        self._lab.set_current(self._other_id)
 
     def _draw_other(self, current: RunRow | None) -> None:
         """The newest run that trains beside the current one, and a way to it."""

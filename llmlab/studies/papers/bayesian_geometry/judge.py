@@ -44,7 +44,8 @@ def measure(check: Check, trial: Trial, run: RunFolder) -> dict[str, Any]:
 
 def early(check: Check) -> list[Verdict]:
     """Calibration, and the models beside the transformer."""
-    found = calibrations(check)
+    # Those of another depth are left out.
+    found = [_calibrated(one) for one in check.finished if one.trial.group != plan.DEEP]
     verdicts = []
     if plan.CALIBRATION in check.claims and (
         calibration.transformers(found, BIJECTION) or calibration.transformers(found, HMM)
@@ -92,11 +93,6 @@ def _models_of(check: Check, group: str) -> Models | None:
         return make_model(shape, task.layout)
 
     return Models(task, {seed: model for seed, (model, _) in opened.items()}, fresh)
-
-
-def calibrations(check: Check) -> list[calibration.Calibrated]:
-    """Of all finished runs in the plan's order, those of another depth left out."""
-    return [_calibrated(one) for one in check.finished if one.trial.group != plan.DEEP]
 
 
 def _calibrated(one: Measured) -> calibration.Calibrated:
