@@ -17,9 +17,6 @@ from llmlab_gui.widgets.numbers import count_text, created_text, stamp_text, tim
 from llmlab_gui.widgets.row_tables import Column, RowsModel, numbers
 from llmlab_gui.widgets.theme import current_theme, mix
 
-# A run's states have icons; those that only a trial has look like the nearest of them.
-_LIKE_RUN = {"planned": "queued", "skipped": "stopped", "diverged": "failed"}
-
 
 @dataclass(frozen=True)
 class TrialRow:
@@ -35,11 +32,16 @@ def seconds_left(status: ExperimentStatus) -> float | None:
     return status.eta_seconds if status.state != "finished" and (status.eta_seconds or 0) > 0 else None
 
 
+def _sign(state: str) -> str:
+    """A run's states have icons; those that only a trial has look like the nearest of them."""
+    return {"planned": "queued", "skipped": "stopped", "diverged": "failed"}.get(state, state)
+
+
 _NATS = "nats per token"
 _loss = "{:.3f}".format
 EXPERIMENT_COLUMNS: tuple[Column[ExperimentRow], ...] = (
     Column("Experiment", lambda row: row.id, "Its folder", width=22),
-    Column("State", lambda row: row.status.state, "State", state=True, width=12),
+    Column("State", lambda row: row.status.state, "State", state=lambda row: _sign(row.status.state), width=12),
     Column(
         "Runs",
         lambda row: f"{row.status.ended_trials} / {len(row.record.trials)}" if row.record.trials else "–",
@@ -67,7 +69,7 @@ EXPERIMENT_COLUMNS: tuple[Column[ExperimentRow], ...] = (
 )
 TRIAL_COLUMNS: tuple[Column[TrialRow], ...] = (
     Column("Value", lambda row: row.trial.value_text, "What is varied", width=16),
-    Column("State", lambda row: row.status.state, "State", state=True, width=12),
+    Column("State", lambda row: row.status.state, "State", state=lambda row: _sign(row.status.state), width=12),
     Column(
         "Step",
         lambda row: f"{row.status.step:,} / {row.status.steps:,}" if row.status.steps else "–",
@@ -112,9 +114,6 @@ class ExperimentsModel(RowsModel[ExperimentRow]):
     def key(self, row: ExperimentRow) -> str:
         return row.id
 
-    def state(self, row: ExperimentRow) -> str:
-        return _LIKE_RUN.get(row.status.state, row.status.state)
-
     def tip(self, row: ExperimentRow) -> str:
         lines = [row.id, row.record.question, row.record.varies, row.status.doing]
         if row.status.error:
@@ -134,9 +133,6 @@ class TrialsModel(RowsModel[TrialRow]):
     def key(self, row: TrialRow) -> str:
         return row.trial.run
 
-    def state(self, row: TrialRow) -> str:
-        return _LIKE_RUN.get(row.status.state, row.status.state)
-
     def tip(self, row: TrialRow) -> str:
         changed = ", ".join(f"{key} = {value}" for key, value in row.trial.settings.items())
         return "\n".join(line for line in (row.trial.run, changed, row.status.note) if line)
@@ -152,9 +148,6 @@ class PlanModel(RowsModel[Trial]):
 
     def key(self, row: Trial) -> str:
         return row.name
-
-    def state(self, row: Trial) -> str:
-        return _LIKE_RUN["planned"]
 
     def tip(self, row: Trial) -> str:
         changed = "\n".join(f"{key} = {value}" for key, value in row.settings.items())

@@ -45,9 +45,6 @@ class BadLinesModel(RowsModel[tuple[int, str]]):
 
     columns = _BAD_LINE_COLUMNS
 
-    def key(self, row: tuple[int, str]) -> tuple[int, str]:
-        return row
-
     def tip(self, row: tuple[int, str]) -> str:
         return row[1]
 

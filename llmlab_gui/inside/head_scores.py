@@ -45,9 +45,6 @@ class HeadScores(RowsModel[tuple[int, int]]):
         self._values: dict[str, Values] = {}
         self._shape = (0, 0)
 
-    def key(self, row: tuple[int, int]) -> tuple[int, int]:
-        return row
-
     def show_archive(self, archive: Archive) -> None:
         """The scores of an inspection; those that it lacks have no column."""
         self.beginResetModel()

@@ -146,9 +146,6 @@ class ClaimsModel(RowsModel[ClaimRow]):
     def key(self, row: ClaimRow) -> str:
         return row.claim.id
 
-    def state(self, row: ClaimRow) -> str:
-        return row.state
-
     def tip(self, row: ClaimRow) -> str:
         said = row.verdict.reason[:500] if row.verdict is not None else row.claim.test
         return f"{row.claim.id}: {row.claim.statement}\n\n{said}"

@@ -35,7 +35,7 @@ COLUMNS: tuple[Column[RunRow], ...] = (
         "State",
         lambda row: _state(row.status),
         "State",
-        state=True,
+        state=lambda row: row.status.state,
         order=lambda row: row.status.words,
         value=lambda row: row.status.state,
     ),
@@ -118,9 +118,6 @@ class RunsModel(RowsModel[RunRow]):
 
     def key(self, row: RunRow) -> str:
         return row.id
-
-    def state(self, row: RunRow) -> str:
-        return row.status.state
 
     def tip(self, row: RunRow) -> str:
         return _tip(row)

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from PySide6.QtCore import (
     QAbstractItemModel,
@@ -46,7 +46,7 @@ _RIGHT = int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
 
 @dataclass(frozen=True)
 class Column(Generic[R]):
-    """title; how a cell reads; the header's tool tip; numbers stand at the right; state: has a state's sign.
+    """title; how a cell reads; the header's tool tip; numbers stand at the right; state: whose sign it has.
 
     width: in characters. value: what a file has in the cell, a number at full precision, its text unless given. order:
     by what it sorts, its value unless given. in_file: its title in a file, with the unit; its title unless given, and
@@ -57,7 +57,7 @@ class Column(Generic[R]):
     text: Callable[[R], str]
     tip: str = ""
     right: bool = False
-    state: bool = False
+    state: Callable[[R], str] | None = None
     width: int = 10
     order: Callable[[R], Any] | None = None
     value: Callable[[R], Cell] | None = None
@@ -107,11 +107,7 @@ class RowsModel(QAbstractTableModel, Generic[R]):
 
     def key(self, row: R) -> Hashable:
         """Tells rows apart."""
-        raise NotImplementedError
-
-    def state(self, row: R) -> str:
-        """What the sign in its state's column shows."""
-        raise NotImplementedError
+        return cast(Hashable, row)
 
     def tip(self, row: R) -> str:
         """What hovering it says."""
@@ -179,12 +175,12 @@ class RowsModel(QAbstractTableModel, Generic[R]):
             text, tip = column.text(row), self.tip(row)
             return (tip if text in tip or len(text) < _LONG else f"{text}\n{tip}".strip()) or None
         if role == Qt.ItemDataRole.DecorationRole:
-            if column.state:
-                return state_icon(self.state(row))
+            if column.state is not None:
+                return state_icon(column.state(row))
             color = self.mark(row) if index.column() == 0 else None
             return swatch(color) if color is not None else None
-        if role == Qt.ItemDataRole.ForegroundRole and column.state:
-            return QColor(state_color(self.state(row), current_theme()))
+        if role == Qt.ItemDataRole.ForegroundRole and column.state is not None:
+            return QColor(state_color(column.state(row), current_theme()))
         return None
 
     def headerData(self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
