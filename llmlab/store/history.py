@@ -15,7 +15,6 @@ from llmlab.store.events import (
     CheckpointSaved,
     Evaluated,
     Event,
-    Failed,
     Finished,
     Paused,
     Resumed,
@@ -110,10 +109,6 @@ class RunHistory:
     @property
     def finished(self) -> Finished | None:
         return self.ended if isinstance(self.ended, Finished) else None
-
-    @property
-    def failed(self) -> Failed | None:
-        return self.ended if isinstance(self.ended, Failed) else None
 
     @property
     def last_step(self) -> int:
