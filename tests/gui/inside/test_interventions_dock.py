@@ -68,7 +68,7 @@ def test_an_edit_is_written_as_the_core_reads_it(edit: ChosenIntervention, text:
 
 
 def test_without_an_intervention_no_room_is_kept_for_their_list(dock: InterventionsDock) -> None:
-    layout = dock.form._edits.layout()
+    layout = dock.form.edits.layout()
     assert layout is not None
     new, chosen = (layout.itemAt(place) for place in (0, 1))
     assert new is not None
@@ -300,4 +300,4 @@ def test_in_a_low_window_a_sweeps_map_is_in_sight_once_the_fields_are_hidden(
     dock.fields.click()
     dock.tabs.setCurrentIndex(0)
     assert dock._row.isVisible()
-    assert dock.form._edits.isVisible()
+    assert dock.form.edits.isVisible()
