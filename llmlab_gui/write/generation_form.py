@@ -53,8 +53,8 @@ class GenerationForm(QWidget):
         self.temperature = QDoubleSpinBox(maximum=10.0, singleStep=0.1)
         self.top_k, self.seed = QSpinBox(maximum=100_000), QSpinBox(maximum=2**31 - 1)
         self.top_p, self.min_p = (QDoubleSpinBox(maximum=1.0, singleStep=step) for step in (0.05, 0.01))
-        for box in (self.top_k, self.min_p):
-            box.setSpecialValueText("all")
+        for open_ended in (self.top_k, self.min_p):
+            open_ended.setSpecialValueText("all")
         self.new_seed = tool_button(
             "New", "Another seed, another text", slot=lambda: self.seed.setValue(random.randrange(100_000))
         )
@@ -69,12 +69,12 @@ class GenerationForm(QWidget):
             "seed": self.seed,
         }
         row = self._row = FlowRow(self)
-        for field, (label, tip) in zip(self._fields.values(), _WORDS, strict=True):
-            labelled(field, label, tip)
-            field.valueChanged.connect(lambda _: self.edited.emit())
-            field.setMinimumWidth(62)  # less than its longest number asks for: the dock may be narrow
-            line = beside(field)
-            row.addWidget(column(label_of(label, field), line, spacing=1))
+        for box, (label, tip) in zip(self._fields.values(), _WORDS, strict=True):
+            labelled(box, label, tip)
+            box.valueChanged.connect(lambda _: self.edited.emit())
+            box.setMinimumWidth(62)  # less than its longest number asks for: the dock may be narrow
+            line = beside(box)
+            row.addWidget(column(label_of(label, box), line, spacing=1))
         line.addWidget(self.new_seed)
         self.show_how(Generation())
 
@@ -85,10 +85,10 @@ class GenerationForm(QWidget):
 
     def show_how(self, how: Generation) -> None:
         """Sets all of it."""
-        for name, field in self._fields.items():
-            field.setValue(getattr(how, name))
+        for name, box in self._fields.items():
+            box.setValue(getattr(how, name))
 
     def how(self) -> Generation:
         """What is set."""
-        values: dict[str, Any] = {name: field.value() for name, field in self._fields.items()}
+        values: dict[str, Any] = {name: box.value() for name, box in self._fields.items()}
         return Generation(**values)
