@@ -211,6 +211,8 @@ class CompareDock(AnswerDock):
     def _follow_model(self) -> None:
         if self.session.about is not None:
             self.a.choose(self._active())
+            if self.b.reference == self.a.reference:  # it is in A now
+                self.b.choose("")
             self._propose()
             if self.isVisible():
                 self._offer()  # it is among the recent ones now, with its name

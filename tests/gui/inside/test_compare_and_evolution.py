@@ -196,6 +196,8 @@ def test_a_run_that_trains_is_compared_by_what_it_has_saved(lab: InspectionLab, 
     dock = CompareDock(lab)  # type: ignore[arg-type]
     lab.open(qtbot, dock, model="fake@20")
     qtbot.waitUntil(lambda: dock.b.reference == "fake@10", timeout=WAIT)
+    lab.inspection.open("fake@10")
+    qtbot.waitUntil(lambda: (dock.a.reference, dock.b.reference) == ("fake@10", "fake@20"), timeout=WAIT)
     lab.inspection.open("fake@live")
     qtbot.waitUntil(lambda: dock.a.reference == "fake@latest", timeout=WAIT)
     dock.shutdown()
