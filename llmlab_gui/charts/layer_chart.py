@@ -61,7 +61,7 @@ class LayerChart(LineChart):
             self.set_x_axis(x, "count")
         if y:
             self.name_y(y, unit)
-        self.lines = list(lines)
+        self.lines = [replace(line, markers=line.markers or len(line.x) == 1) for line in lines]  # a point is no line
         theme = current_theme()
         for number, line in enumerate(self.lines):
             key = f"{number}{'m' if line.markers else ''}"  # a curve has markers for life

@@ -19,6 +19,7 @@ from waits import WAIT
 
 from llmlab.core.errors import LabError
 from llmlab_gui.charts.curve import CurveStyle
+from llmlab_gui.charts.layer_chart import LayerChart, numbered
 from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.charts.marks import ReferenceLine, Span
 from llmlab_gui.charts.panel import ChartChoices, ChartPanel
@@ -617,3 +618,10 @@ def test_the_choices_of_a_panel_can_be_kept_and_set(drawing: Drawing, qtbot: QtB
     assert drawing.panel.choices == chosen
     drawing.panel.set_choices(ChartChoices("no axis", memory=-7))
     assert drawing.panel.choices == ChartChoices("elapsed", memory=0)
+
+
+def test_a_line_of_one_point_is_seen_as_a_marker(qtbot: QtBot) -> None:
+    chart = LayerChart("norm", "", x_label="layers passed")
+    qtbot.addWidget(chart)
+    chart.show_lines([numbered("stream", [1.0, 2.0]), numbered("attention adds", [1.5])])  # a model of one layer
+    assert [curve.style.markers for curve in chart._curves.values()] == [None, "o"]
