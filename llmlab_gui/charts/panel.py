@@ -89,6 +89,7 @@ class ChartPanel(QWidget):
         self._fill = fill
         self._redraw = redraw
         self._write = write
+        self._least: list[QSize] = []  # of the charts, when the panel was asked for its own last
         self._row = self._controls(smoothing, controls)
         self._box = QBoxLayout(QBoxLayout.Direction.TopToBottom)
         self._box.setSpacing(0)
@@ -147,7 +148,10 @@ class ChartPanel(QWidget):
 
     def minimumSizeHint(self) -> QSize:
         """With all rows that the controls take in this width: the charts keep their height below them."""
-        self._box.invalidate()  # Qt does so only with the next events
+        least = [chart.minimumSizeHint() for chart in self.charts]
+        if least != self._least:  # else each answer would ask for the next: a layout that is invalid is asked again
+            self._least = least
+            self._box.invalidate()  # Qt does so only with the next events
         hint, row = super().minimumSizeHint(), self._row
         return QSize(hint.width(), hint.height() - row.minimumSize().height() + row.heightForWidth(self.width()))
 

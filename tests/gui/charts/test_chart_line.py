@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyqtgraph as pg
 import pytest
-from PySide6.QtCore import QPoint, QPointF, Qt
+from PySide6.QtCore import QEvent, QObject, QPoint, QPointF, Qt
 from PySide6.QtGui import QColor, QFont, QImage, QPainter
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
@@ -625,3 +625,23 @@ def test_a_line_of_one_point_is_seen_as_a_marker(qtbot: QtBot) -> None:
     qtbot.addWidget(chart)
     chart.show_lines([numbered("stream", [1.0, 2.0]), numbered("attention adds", [1.5])])  # a model of one layer
     assert [curve.style.markers for curve in chart._curves.values()] == [None, "o"]
+
+
+def test_a_panel_that_is_asked_for_its_least_size_asks_for_no_layout(drawing: Drawing) -> None:
+    """Else the scroll area around it, which asks at every layout, would have one after the other, for ever."""
+    drawing.settle()
+    asked = []
+
+    class Requests(QObject):
+        def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+            if event.type() == QEvent.Type.LayoutRequest:
+                asked.append(watched)
+            return False
+
+    requests = Requests()
+    drawing.panel.minimumSizeHint()
+    QApplication.processEvents()
+    drawing.panel.installEventFilter(requests)
+    drawing.panel.minimumSizeHint()
+    QApplication.processEvents()
+    assert asked == []
