@@ -201,7 +201,7 @@ def test_words_are_cut_for_the_font_that_they_are_drawn_in(qtbot: QtBot) -> None
     for size in (8, 40):
         grid.table.setFont(QFont("monospace", size))
         grid.grab()
-        metrics, cuts = grid.table.fontMetrics(), grid.table._delegate._cuts
+        metrics, cuts = grid.table.fontMetrics(), grid.table._delegate.cuts
         assert cuts
         assert all(metrics.horizontalAdvance(cut) <= room for (_, room), cut in cuts.items())
 
