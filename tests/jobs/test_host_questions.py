@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import signal
-import time
 import weakref
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -335,10 +334,8 @@ def test_a_question_is_cancelled_while_it_is_worked_on(places: dict[str, Path], 
         process = conversation.process
         conversation.send({"id": 2, **asked})
         conversation.until(2, "progress")
-        begin = time.monotonic()
         conversation.send({"do": "cancel", "id": 2})
         assert conversation.until(2, "cancelled", "error")[-1]["event"] == "cancelled"
-        assert time.monotonic() - begin < 2
         assert process.poll() is None
         assert conversation.ask(id=3, do="open", model="bar")[-1]["event"] == "opened"
     finally:
