@@ -45,7 +45,7 @@ def main(run: RunFolder, behaviour: str) -> int:
     if behaviour == "is_killed":
         os.kill(os.getpid(), signal.SIGKILL)
     if behaviour == "is_silent":  # until someone answers
-        recorder.status = dataclasses.replace(recorder.status, heartbeat=1.0, patience=1.0)
+        recorder.status = dataclasses.replace(recorder.status, heartbeat=1.0, patience=600.0)
         run.write_status(recorder.status)
         _wait_until_asked(run)
         recorder.update()
