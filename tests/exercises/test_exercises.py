@@ -322,17 +322,17 @@ def checked(piece: Piece, code: str, tmp_path: Path, **limits: Any) -> Answer:
 def test_what_a_file_does_stays_in_its_process(tmp_path: Path) -> None:
     attention = find_piece("attention")
     begun = "def attention(q, k, v, softmax):\n    "
-    begin = time.monotonic()
     answer = checked(attention, f"import os\n{begun}print('about to end', flush=True)\n    os._exit(7)", tmp_path)
-    enough = 4 + round(3 * (time.monotonic() - begin))  # seconds in which this machine, today, comes to that line
     assert (answer.passed, answer.fact) == (False, "It ended the process that checks it (exit code 7).")
     assert answer.printed == "about to end\n"
+    begin = time.monotonic()
+    answer = checked(attention, f"import torch\n{begun}return torch.ones(1 << 30)", tmp_path, memory=1 << 28)
+    assert answer.fact == "It needs more memory than it is given. Line 3: return torch.ones(1 << 30)"
+    enough = 4 + round(3 * (time.monotonic() - begin))  # seconds in which this machine, today, comes to that line
     answer = checked(attention, f"import time\n{begun}time.sleep(600)", tmp_path, seconds=enough)
     said = f"It did not end within {enough} seconds. Is there a loop without an end? It was at line 3: "
     assert answer.fact.startswith(said)
     assert [step.state for step in answer.steps][:2] == ["failed", "waits"]
-    answer = checked(attention, f"import torch\n{begun}return torch.ones(1 << 30)", tmp_path, memory=1 << 28)
-    assert answer.fact == "It needs more memory than it is given. Line 3: return torch.ones(1 << 30)"
     answer = checked(attention, f"{begun}print('x' * 100_000)\n    raise SystemExit", tmp_path)
     assert answer.fact == "It ends the process that checks it (sys.exit). Line 3: raise SystemExit"
     assert answer.printed == "x" * 2000 + "\n… (cut)"
