@@ -110,8 +110,9 @@ def test_a_prompt_that_is_too_long_is_shortened_at_a_press(
     text = " ".join(f"word{number}" for number in range(70))
     for press in (prompt.shorten, dock._empty._button):
         prompt.text.setPlainText(text)
-        qtbot.waitUntil(prompt.shorten.isVisible, timeout=WAIT)
-        assert "longer than small can read" in prompt.count.text()
+        qtbot.waitUntil(
+            lambda: prompt.shorten.isVisible() and "longer than small can read" in prompt.count.text(), timeout=WAIT
+        )
         assert press.text() == "Shorten to 64 tokens"
         qtbot.mouseClick(press, Qt.MouseButton.LeftButton)
         assert prompt.text.toPlainText() == text[: text.index(" word64")]
