@@ -217,8 +217,8 @@ def test_what_was_measured_is_paid_for_on_screen(
     _started(qtbot, dock)
     monkeypatch.setattr(diagnose, "_measure", lambda run, _: [f"measured: {mysteries.ask(run, 'measure')}"])
     dock.evidence.questions["measure"].click()
+    qtbot.waitUntil(lambda: dock.evidence.measures.text() == "measured: None", timeout=WAIT)
     qtbot.waitUntil(lambda: "2 of 4" in dock.evidence.budget.text(), timeout=WAIT)
-    assert dock.evidence.measures.text() == "measured: None"
 
 
 def test_a_note_that_cannot_be_kept_stays_where_it_was_written(qtbot: QtBot, dock: DiagnoseDock, lab: WholeLab) -> None:
