@@ -173,6 +173,7 @@ def test_a_deleted_run_goes_from_the_list_and_from_sight(qtbot: QtBot, lab: Lab,
     FakeRun(outputs, "stays", created=1.7e9).start().advance(5).finish()
     doomed = FakeRun(outputs, "doomed", created=1.71e9).start().advance(5).finish()
     wait_for_runs(qtbot, lab, 2)
+    qtbot.waitUntil(lambda: not any(row.status.live for row in lab.runs()), timeout=WAIT)  # it may be seen on its way
     lab.set_current("pretraining/doomed")
     errors: list[LabError] = []
     lab.error_raised.connect(errors.append)
