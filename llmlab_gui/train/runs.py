@@ -30,7 +30,7 @@ from llmlab_gui.widgets.saving import Export, export_button, open_outside
 # Walking through the list by keyboard should not open every run on the way.
 _SETTLE_MS = 150
 _LONGEST_FILTER = 40  # characters of it that are repeated
-_WIDTHS = (5, 24, 11, 9, 15, 8, 10, 8, 14, 14, 16, 14)  # of the columns, in characters
+_WIDTHS = (5, 22, 11, 9, 15, 8, 10, 8, 14, 14, 16, 14)  # of the columns, in characters
 
 
 @dataclass(frozen=True)
