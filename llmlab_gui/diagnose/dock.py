@@ -23,6 +23,7 @@ from llmlab_gui.diagnose.reveal import RevealView
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.run_rows import RunRow
+from llmlab_gui.lab.training_now import TrainingNow
 from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.buttons import push_button
 from llmlab_gui.widgets.labels import PrimaryButton, QuietLabel, scrolled
@@ -116,6 +117,8 @@ class DiagnoseDock(LabDock):
 
     def start(self) -> None:
         """A new mystery of the chosen level; a double click makes one."""
+        if not TrainingNow(self.lab).may_start(self, "Start a mystery"):
+            return
         level = self.level.currentData()
         self.start_button.setEnabled(False)
         make = partial(mysteries.start, self.lab.outputs, level, watched=True)

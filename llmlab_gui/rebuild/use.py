@@ -26,6 +26,7 @@ from llmlab.store.run_folder import RunFolder
 from llmlab_gui.forms.reference_box import ReferenceBox, offers
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.run_rows import RunRow
+from llmlab_gui.lab.training_now import TrainingNow
 from llmlab_gui.notebook.asking import ask_of_run
 from llmlab_gui.pages.browser import PageBrowser
 from llmlab_gui.pages.page import Page
@@ -238,14 +239,18 @@ class UsePanel(QWidget):
         except LabError as error:
             self._lab.error_raised.emit(error)
             return
-        predictions = ask_of_run(self, self._lab, settings, preset)
+        training = TrainingNow(self._lab)
+        answer = training.ask(self, self.train.text())
+        predictions = ask_of_run(self, self._lab, settings, preset) if answer != "cancel" else None
         if predictions is not None:
+            if answer == "pause":
+                training.pause()
             make = partial(make_yours, self._lab.outputs, (), settings, preset=preset)
             self._make(partial(make, watched=True, predictions=predictions))
 
     def _train_ours(self) -> None:
         yours, _ = self._pair()
-        if yours is not None:
+        if yours is not None and TrainingNow(self._lab).may_start(self, self.ours.text()):
             self._make(partial(make_ours, yours.run, watched=True), yours)
 
     def _make(self, make: Callable[[], RunFolder], yours: RunRow | None = None) -> None:

@@ -24,8 +24,8 @@ from llmlab.core.settings import PretrainTrainSettings
 from llmlab.notebook.predictions import Prediction
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.run_rows import RunRow
+from llmlab_gui.lab.training_now import TrainingNow
 from llmlab_gui.notebook.asking import ask_of_run
-from llmlab_gui.train.beside import Beside
 from llmlab_gui.widgets.labels import ProblemLabel
 from llmlab_gui.widgets.layouts import column
 
@@ -48,8 +48,8 @@ def ask_branch(parent: QWidget, lab: Lab, run: RunRow, step: int) -> Branch | No
     accepted = dialog.exec()
     name, overrides = dialog.name.text().strip(), dialog.overrides() if accepted else {}
     dialog.deleteLater()
-    beside = Beside(lab)
-    answer = beside.ask(parent, "Branch") if accepted else "cancel"
+    training = TrainingNow(lab)
+    answer = training.ask(parent, "Branch") if accepted else "cancel"
     if answer == "cancel":
         return None
     settings = with_values(run.info.settings, overrides)
@@ -57,7 +57,7 @@ def ask_branch(parent: QWidget, lab: Lab, run: RunRow, step: int) -> Branch | No
     if predictions is None:
         return None
     if answer == "pause":
-        beside.pause()
+        training.pause()
     return Branch(name or None, overrides, predictions)
 
 

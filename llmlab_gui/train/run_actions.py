@@ -16,8 +16,8 @@ from llmlab.jobs.queue import QueuedRun
 from llmlab.notebook.predictions import Prediction
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.run_rows import RunRow
+from llmlab_gui.lab.training_now import TrainingNow
 from llmlab_gui.notebook.asking import ask_of_run
-from llmlab_gui.train.beside import Beside
 from llmlab_gui.train.run_costs import short_of_disk
 from llmlab_gui.train.run_setup import PlannedRun
 from llmlab_gui.widgets.icons import icon
@@ -88,9 +88,9 @@ class RunActions(QObject):
 
     def start(self, plan: PlannedRun) -> None:
         """Starts a run that someone set up."""
-        beside = Beside(self._lab)
+        training = TrainingNow(self._lab)
         doing = "Fine-tune" if fine_tunes(plan.settings.track) else "Train"
-        answer = beside.ask(self._window, doing, may_wait=True)
+        answer = training.ask(self._window, doing, may_wait=True)
         predictions = self.ask_prediction(plan) if answer != "cancel" else None  # last, so that no answer is lost
         if predictions is None:
             return
@@ -98,7 +98,7 @@ class RunActions(QObject):
             self._enqueue(plan, predictions)
             return
         if answer == "pause":
-            beside.pause()
+            training.pause()
         taken = partial(self._lab.plan_taken.emit, plan)
         self._lab.controller.start(plan.settings, plan.name, plan.preset, predictions, taken)
 
@@ -154,11 +154,7 @@ class RunActions(QObject):
             if steps is None:
                 return
             overrides["train.steps"] = steps
-        beside = Beside(self._lab)
-        answer = beside.ask(self._window, "Resume")
-        if answer == "pause":
-            beside.pause()
-        if answer != "cancel":
+        if TrainingNow(self._lab).may_start(self._window, "Resume"):
             self._lab.controller.resume(row.run, overrides, take_over=elsewhere)
 
     def ask_steps(self, row: RunRow) -> int | None:

@@ -24,6 +24,7 @@ from llmlab.mysteries.faults import NOTHING, fault_of
 from llmlab.store.run_folder import RunFolder
 from llmlab_gui.diagnose import dock as diagnose
 from llmlab_gui.diagnose.dock import REVEAL, DiagnoseDock
+from llmlab_gui.lab.training_now import TrainingNow
 
 
 @pytest.fixture
@@ -114,6 +115,18 @@ def test_a_double_click_starts_one_mystery(qtbot: QtBot, dock: DiagnoseDock, tra
     qtbot.waitUntil(lambda: bool(done), timeout=WAIT)
     assert len(trained) == 1
     qtbot.waitUntil(dock.start_button.isEnabled, timeout=WAIT)
+
+
+def test_a_mystery_asks_what_becomes_of_a_run_that_trains(
+    qtbot: QtBot, dock: DiagnoseDock, trained: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers, titles = ["cancel", "both"], list[str]()
+    monkeypatch.setattr(TrainingNow, "ask", lambda _, __, title: (titles.append(title), answers.pop(0))[1])
+    dock.start()
+    assert dock.start_button.isEnabled()
+    dock.start()
+    qtbot.waitUntil(lambda: len(trained) == 1, timeout=WAIT)
+    assert titles == ["Start a mystery"] * 2
 
 
 def test_further_experiments_are_made_paid_for_and_shown_beside_each_other(

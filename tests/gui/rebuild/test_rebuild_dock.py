@@ -33,6 +33,7 @@ from llmlab.store.checkpoints import commit
 from llmlab.store.events import Evaluated, to_line
 from llmlab.store.history import read_history
 from llmlab.store.run_folder import RunFolder
+from llmlab_gui.lab.training_now import TrainingNow
 from llmlab_gui.pages.html import JOINER
 from llmlab_gui.rebuild import use
 from llmlab_gui.rebuild.dock import RebuildDock
@@ -205,6 +206,8 @@ def test_what_passed_is_trained_with_and_ours_beside_it(
     expected = parse_prediction("val_loss=1..2@80%")
     answers: list[list[Prediction] | None] = [None, [expected]]
     monkeypatch.setattr(use, "ask_of_run", lambda *_: answers.pop(0))
+    said, titles = ["both", "cancel", "both", "cancel", "both"], list[str]()
+    monkeypatch.setattr(TrainingNow, "ask", lambda _, __, title: (titles.append(title), said.pop(0))[1])
     dock.list.setCurrentRow(1)
     dock.start.click()
     (lab.outputs / "exercises" / "softmax.py").write_text("right = 1", encoding="utf-8")
@@ -213,7 +216,8 @@ def test_what_passed_is_trained_with_and_ours_beside_it(
     assert dock.use.train.isEnabled()
     assert not dock.use.ours.isEnabled()
     dock.use.steps.setValue(40)
-    dock.use.train.click()  # the question is cancelled, and with it the start
+    dock.use.train.click()  # the prediction is cancelled, and with it the start
+    dock.use.train.click()  # or the question what becomes of a run that trains
     dock.use.train.click()
     qtbot.waitUntil(lambda: len(made) == 1, timeout=WAIT)
     yours = made[0]
@@ -245,7 +249,10 @@ def test_what_passed_is_trained_with_and_ours_beside_it(
     qtbot.waitUntil(lambda: lab.row(other.full_name) is None, timeout=WAIT)
     lab.set_shown_runs(["pretraining/compared"])
     dock.use.ours.click()
+    dock.use.ours.click()
     qtbot.waitUntil(lambda: len(made) == 2, timeout=WAIT)
+    assert titles == ["Train with mine"] * 3 + ["Train ours"] * 2
+    assert not said
     assert "pretraining/compared" in lab.overlaid()  # what was ticked stays so
     ours = made[1]
     assert ours.id == ours_name
@@ -292,6 +299,7 @@ def test_lens_and_lora_are_used_on_a_model(
     made: list[RunFolder] = []
     monkeypatch.setattr(lab.controller, "train_made", made.append)
     monkeypatch.setattr(use, "ask_of_run", lambda *_: [])
+    monkeypatch.setattr(TrainingNow, "ask", lambda *_: "both")
     base = create_run(lab.outputs, PretrainSettings(), name="bar")
     commit(base.checkpoints, 5, lambda folder: None, labels=("final",), val_loss=1.0, about={})
     base.write_status(replace(base.recorded_status(), state="finished"))

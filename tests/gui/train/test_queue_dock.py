@@ -24,7 +24,7 @@ from llmlab.jobs.queue import QueuedRun, RunQueue
 from llmlab.notebook.predictions import parse_prediction
 from llmlab.store.run_folder import RunFolder
 from llmlab_gui.lab.lab import Lab
-from llmlab_gui.train.beside import Beside
+from llmlab_gui.lab.training_now import TrainingNow
 from llmlab_gui.train.queue import BEGINS, NAME, QueueDock, waits
 from llmlab_gui.train.run_setup import PlannedRun
 from llmlab_gui.widgets.background import Background
@@ -230,12 +230,12 @@ def test_a_second_run_can_wait_instead(
     asked: list[str] = []
     answers, titles = ["cancel", "cancel", "queue"], list[str]()
 
-    def ask(_: Beside, __: QWidget, title: str, **___: bool) -> str:
+    def ask(_: TrainingNow, __: QWidget, title: str, **___: bool) -> str:
         titles.append(title)
         return answers.pop(0)
 
     monkeypatch.setattr(window.run_actions, "ask_prediction", lambda plan: asked.append(plan.name) or [])
-    monkeypatch.setattr(Beside, "ask", ask)
+    monkeypatch.setattr(TrainingNow, "ask", ask)
     window.run_actions.start(PlannedRun(FinetuneSettings(), "tuned", "full"))
     window.run_actions.start(PlannedRun(item("a").settings, "a", "nano", 5.0))
     assert asked == []  # nobody states what is then lost

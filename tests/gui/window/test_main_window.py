@@ -52,9 +52,9 @@ from llmlab_gui.finetune.setup import FinetuneSetupDock
 from llmlab_gui.host.progress_strip import ProgressStrip
 from llmlab_gui.lab.dock import is_seen
 from llmlab_gui.lab.run_rows import RunRow
+from llmlab_gui.lab.training_now import TrainingNow
 from llmlab_gui.pages.places import DOCK_IDS, EXPERIMENTS, LEARN, LOOK_INSIDE, PAPER, PRACTICE, TRAIN, WORKSPACES
 from llmlab_gui.train import run_actions
-from llmlab_gui.train.beside import Beside
 from llmlab_gui.train.run_setup import PlannedRun
 from llmlab_gui.widgets.focus_ring import FocusRing
 from llmlab_gui.widgets.labels import QuietLabel, Scrolled
@@ -761,7 +761,7 @@ def test_a_second_run_at_once_is_asked_about_and_a_text_and_a_run_are_opened_by_
         window.lab.controller, "start", lambda settings, name, preset, predictions, begun: starts.append(preset)
     )
     for answer, paused, started in (("pause", 1, 1), ("both", 0, 1), ("cancel", 0, 0)):
-        monkeypatch.setattr(Beside, "ask", lambda *_, may_wait, answer=answer: answer)
+        monkeypatch.setattr(TrainingNow, "ask", lambda *_, may_wait, answer=answer: answer)
         window.run_actions.train.trigger()
         assert [request.name for request in requests.take(fake.run.requests)] == ["pause"] * paused, answer
         assert starts == ["baby"] * started, answer
@@ -776,7 +776,7 @@ def test_a_second_run_at_once_is_asked_about_and_a_text_and_a_run_are_opened_by_
         qtbot.waitUntil(lambda: not window.lab.row(fake.run.full_name).status.live, timeout=WAIT)
         return []
 
-    monkeypatch.setattr(Beside, "ask", lambda *_, may_wait: "pause")
+    monkeypatch.setattr(TrainingNow, "ask", lambda *_, may_wait: "pause")
     monkeypatch.setattr(window.run_actions, "ask_prediction", predict)
     window.run_actions.train.trigger()
     assert starts == ["baby"]

@@ -9,7 +9,7 @@ from llmlab_gui.lab.run_rows import RunRow
 from llmlab_gui.widgets.question import ask
 
 
-class Beside:
+class TrainingNow:
     """What trains while a run is to start."""
 
     def __init__(self, lab: Lab) -> None:
@@ -27,6 +27,13 @@ class Beside:
         text = f"{' and '.join(row.name for row in self.rows)} {'is' if one else 'are'} training now."
         more = "Two runs on one processor slow each other down several times over."
         return ask(parent, title, text, more, answers, default=next(iter(answers)), harmful="both") or "cancel"
+
+    def may_start(self, parent: QWidget, title: str) -> bool:
+        """Asks, and pauses them where that is the answer; False where the new run is not to start."""
+        answer = self.ask(parent, title)
+        if answer == "pause":
+            self.pause()
+        return answer != "cancel"
 
     def pause(self) -> None:
         """Those that still train: some may have ended while a question was answered."""
