@@ -40,7 +40,7 @@ from PySide6.QtWidgets import (
 )
 from pytestqt.qtbot import QtBot
 from waits import WAIT
-from windows import MakeWindow
+from windows import MakeWindow, make_active
 
 from llmlab.core.errors import LabError
 from llmlab.core.presets import load_preset
@@ -456,7 +456,9 @@ def test_tab_goes_through_what_is_in_sight_from_the_top_down_with_its_ring_whole
         window.use_workspace(workspace)
         QApplication.processEvents()
         qtbot.waitUntil(lambda: only_bars_of_docks(window), timeout=WAIT)  # those of before go a little later
+        make_active(window, qtbot)  # a window of an earlier test may have taken the keyboard as it went
         window.keyboard.go(1)
+        qtbot.waitUntil(lambda: QApplication.focusWidget() is window.focusWidget(), timeout=WAIT)
         found = [window.focusWidget()]
         while len(found) == 1 or found[-1] not in found[:-1]:
             QTest.keyClick(window.windowHandle(), Qt.Key.Key_Tab)
