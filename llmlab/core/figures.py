@@ -214,7 +214,8 @@ def _scale(axes: Axes, chart: Chart) -> None:
         named = {at for one in chart.series if one.kind not in (DASHED, FIT) for at in one.x}
         ticks = sorted(named | {note.x for note in notes if note.y is None})
         if len(ticks) <= _FEW_TICKS:  # the values themselves say more than powers of ten
-            axes.set_xticks(ticks, [*map(_tick, ticks)], fontsize=7, rotation=20 if len(ticks) > 5 else 0)
+            texts = [_tick(value, powers=ticks[0] < 1e-3) for value in ticks]
+            axes.set_xticks(ticks, texts, fontsize=7, rotation=20 if len(ticks) > 5 else 0)
             axes.minorticks_off()
     if chart.y_axis.log:
         axes.set_yscale("log")
@@ -236,11 +237,11 @@ def _write_notes(axes: Axes, chart: Chart) -> None:
         axes.annotate(plain(note.label), where, **style)
 
 
-def _tick(value: float) -> str:
-    """30000 as 30k, 0.0003 as 3e-4."""
+def _tick(value: float, *, powers: bool) -> str:
+    """30000 as 30k, 0.003 as it is or, beside a much smaller one, as 3e-3."""
+    if powers:
+        mantissa, _, exponent = f"{value:e}".partition("e")
+        return f"{float(mantissa):g}e{int(exponent)}"
     if value >= 1e4:
         return f"{value / 1e6:.3g}M" if value >= 1e6 else f"{value / 1e3:.3g}k"
-    if value >= 0.01:
-        return f"{value:.4g}"
-    mantissa, _, exponent = f"{value:e}".partition("e")
-    return f"{float(mantissa):g}e{int(exponent)}"
+    return f"{value:.4g}"

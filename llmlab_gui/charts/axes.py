@@ -12,7 +12,7 @@ import pyqtgraph as pg
 from PySide6.QtCore import QRectF, Qt
 from PySide6.QtGui import QColor, QFont, QFontMetricsF, QGuiApplication
 
-from llmlab_gui.widgets.numbers import tick
+from llmlab_gui.widgets.numbers import ticks
 from llmlab_gui.widgets.theme import current_theme
 
 if TYPE_CHECKING:
@@ -160,8 +160,7 @@ class NumberAxis(pg.AxisItem):
         values = [max(abs(low), abs(high))]
         if self.kind == "seconds":
             values += (np.arange(math.ceil(low / step), math.floor(high / step) + 1) * step).tolist()
-        texts = (tick(value, step, self.kind) for value in values)
-        return max(map(self._text_size, texts)) * (high - low) / size
+        return max(map(self._text_size, ticks(values, step, self.kind))) * (high - low) / size
 
     def _text_size(self, text: str) -> float:
         """Pixels along the axis that a number takes, with room beside it."""
@@ -170,8 +169,8 @@ class NumberAxis(pg.AxisItem):
 
     def tickStrings(self, values: Sequence[float], scale: float, spacing: float) -> list[str]:
         if self.logMode:
-            return [_log_label(10.0**value, self._log_step, self.kind) for value in values]
-        return [tick(value * scale, spacing * scale, self.kind) for value in values]
+            return ticks([10.0**value for value in values], self._log_step, self.kind)
+        return ticks([value * scale for value in values], spacing * scale, self.kind)
 
     def logTickValues(self, minVal: float, maxVal: float, size: float, stdTicks: object) -> Ticks:
         """Values are log10. Decades where there are several, 1-2-5 where there are few, else even steps."""
@@ -189,7 +188,7 @@ class NumberAxis(pg.AxisItem):
             step = max(round_step((high - low) / max(2.0, size / _LABEL_WIDTH)), least)
             while True:
                 values = np.arange(max(math.ceil(low / step), 1), math.floor(high / step) + 1) * step
-                text = max(self._text_size(_log_label(value, step, self.kind)) for value in (*values.tolist(), high))
+                text = max(map(self._text_size, ticks([*values.tolist(), high], step, self.kind)))
                 shown = _apart(np.log10(values), text * span / size)
                 finer = round_step(0.4 * step)
                 if len(shown) >= _LEAST_LABELS or finer < least or len(values) > size / text:
@@ -262,11 +261,6 @@ def style_plot(widget: pg.PlotWidget, axes: Iterable[NumberAxis], legend: Legend
         axis.setZValue(-1000)  # the grid lies behind the curves
         axis.follow_font()
     legend.set_color(QColor(theme.text))
-
-
-def _log_label(value: float, step: float | None, kind: str) -> str:
-    # Ticks at decades are as far apart as they are large: their first digit is all there is to say.
-    return tick(value, step or 10.0 ** math.floor(math.log10(value) + 1e-9), kind)
 
 
 def round_step(wanted: float) -> float:

@@ -26,7 +26,7 @@ from PySide6.QtWidgets import QSizePolicy, QToolTip, QWidget
 from llmlab.core.signs import minus
 from llmlab_gui.charts.axes import round_step
 from llmlab_gui.widgets.alternatives import plain_tip
-from llmlab_gui.widgets.numbers import exact, tick
+from llmlab_gui.widgets.numbers import exact, ticks
 from llmlab_gui.widgets.theme import current_theme, mix, theme_notifier
 
 _LEFT, _RIGHT, _GAP = 58, 10, 6  # pixels beside the bars, and between lines of text
@@ -294,13 +294,14 @@ class BarChart(QWidget):
     def _paint_axis(self, painter: QPainter, plot: QRectF, low: float, high: float) -> None:
         theme, metrics = current_theme(), self.fontMetrics()
         step = round_step((high - low) / max(2, min(_MOST_TICKS, plot.height() / 34)))
-        for number in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1):
-            y = plot.bottom() - (number * step - low) / (high - low) * plot.height()
+        shown = [number * step for number in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+        for value, text in zip(shown, ticks(shown, step, "value"), strict=True):
+            y = plot.bottom() - (value - low) / (high - low) * plot.height()
             painter.setPen(QColor(theme.grid))
             painter.drawLine(QPointF(plot.left(), y), QPointF(plot.right(), y))
             painter.setPen(QColor(theme.quiet))
             place = QRectF(0, y - metrics.height() / 2, _LEFT - 6, metrics.height())
-            painter.drawText(place, _RIGHT_ALIGNED, tick(number * step, step, "value"))
+            painter.drawText(place, _RIGHT_ALIGNED, text)
 
     def _paint_legend(self, painter: QPainter, plot: QRectF) -> None:
         """The unit on the left, the kinds of bars on the right or in lines of their own, above the plot."""

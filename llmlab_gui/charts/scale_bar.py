@@ -11,7 +11,7 @@ from PySide6.QtWidgets import QStyleOptionGraphicsItem, QWidget
 
 from llmlab_gui.charts.axes import round_step
 from llmlab_gui.charts.color_scale import ColorScale
-from llmlab_gui.widgets.numbers import read_out, tick
+from llmlab_gui.widgets.numbers import read_out, ticks
 from llmlab_gui.widgets.theme import current_theme
 
 WIDTH = 74.0  # with its numbers
@@ -64,8 +64,9 @@ def _ticks(scale: ColorScale, kind: str, most: float, *, log: bool) -> list[tupl
     last = math.floor(scale.high / step + 1e-9)
     if last - first < 2:  # no room for round numbers: the ends, and zero between them
         ends = [(0.0, read_out(scale.low, kind)), (1.0, read_out(scale.high, kind))]
-        return [ends[0], (0.5, "0"), ends[1]] if scale.low < 0 else [(0.0, tick(scale.low, step, kind)), ends[1]]
-    return [((place * step - scale.low) / span, tick(place * step, step, kind)) for place in range(first, last + 1)]
+        return [ends[0], (0.5, "0"), ends[1]] if scale.low < 0 else [(0.0, ticks([scale.low], step, kind)[0]), ends[1]]
+    shown = [place * step for place in range(first, last + 1)]
+    return [((value - scale.low) / span, text) for value, text in zip(shown, ticks(shown, step, kind), strict=True)]
 
 
 class ScaleItem(pg.GraphicsWidget):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 import time
+from collections.abc import Sequence
 
 from llmlab.core.signs import minus
 
@@ -41,8 +42,19 @@ def unbroken(text: str) -> str:
     return _BEFORE_UNIT.sub("\u00a0", text)
 
 
-def tick(value: float, spacing: float, kind: str) -> str:
-    """A value beside an axis, with as many decimals as the distance between ticks asks for."""
+def ticks(values: Sequence[float], spacing: float | None, kind: str) -> list[str]:
+    """Values beside an axis, all in one notation.
+
+    spacing: between them, for as many decimals as tell them apart; None on a logarithmic scale, where the first digit
+    of each is all there is to say.
+    """
+    apart = [spacing if spacing is not None else 10.0 ** math.floor(math.log10(value) + 1e-9) for value in values]
+    largest = max(map(abs, values), default=0.0)
+    powers = largest >= 1e6 or (min(apart, default=1.0) < 1e-3 and (spacing is None or largest < 1e-2))
+    return [_tick(value, step, kind, powers=powers) for value, step in zip(values, apart, strict=True)]
+
+
+def _tick(value: float, spacing: float, kind: str, *, powers: bool) -> str:
     if kind == "seconds":
         return duration(value, spacing)
     if kind in ("count", "large"):
@@ -53,7 +65,7 @@ def tick(value: float, spacing: float, kind: str) -> str:
                 return f"{minus(text.rstrip('0').rstrip('.') if '.' in text else text)}{sign}"
     if abs(value) < spacing * 1e-6:  # what is left of zero after adding up steps
         return "0"
-    if (spacing < 1e-3 and abs(value) < 1e-2) or abs(value) >= 1e6:
+    if powers:
         digits = max(0, math.floor(math.log10(abs(value)) + 1e-9) - math.floor(math.log10(spacing) + 1e-9))
         mantissa, exponent = f"{value:.{digits}e}".split("e")
         return f"{minus(mantissa)}e{int(exponent)}"

@@ -77,3 +77,11 @@ def test_whole_numbers_have_round_ticks_and_no_halves(last: int, ticks: list[int
     figure.draw_without_rendering()
     (axes,) = figure.axes
     assert [tick for tick in axes.get_xticks() if 0 <= tick <= last] == ticks
+
+
+@pytest.mark.parametrize(
+    ("x", "texts"), [([3e-4, 1e-3, 1e-2], ["3e-4", "1e-3", "1e-2"]), ([0.003, 1.0, 3e4], ["0.003", "1", "30k"])]
+)
+def test_the_values_below_a_logarithmic_axis_have_one_notation(x: list[float], texts: list[str]) -> None:
+    figure = chart_figure(Chart("c", "C", Axis("rate", log=True), LOSS, [Series("s", x, [3.0, 2.0, 1.0])]))
+    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == texts

@@ -19,7 +19,7 @@ from llmlab_gui.charts.color_scale import curve_colors, sequence_colors
 from llmlab_gui.charts.curve import drawn, envelope
 from llmlab_gui.charts.redraw import RedrawTimer
 from llmlab_gui.charts.smoothing import smooth
-from llmlab_gui.widgets.numbers import duration, read_out, tick, unbroken
+from llmlab_gui.widgets.numbers import duration, read_out, ticks, unbroken
 from llmlab_gui.widgets.theme import current_theme
 
 # Smoothing
@@ -176,7 +176,21 @@ def test_log_leaves_out_what_is_not_above_zero() -> None:
     ],
 )
 def test_ticks_have_as_many_digits_as_they_need(value: float, spacing: float, kind: str, text: str) -> None:
-    assert tick(value, spacing, kind) == text
+    assert ticks([value], spacing, kind) == [text]
+
+
+@pytest.mark.parametrize(
+    ("values", "spacing", "texts"),
+    [
+        ([0.009, 0.0095, 0.01], 0.0005, ["0.0090", "0.0095", "0.0100"]),
+        ([0.0, 0.0005, 0.001], 0.0005, ["0", "5e-4", "1.0e-3"]),
+        ([8e5, 1e6], 2e5, ["8e5", "1.0e6"]),
+        ([1e-4, 1e-3, 0.02, 1.0], None, ["1e-4", "1e-3", "2e-2", "1e0"]),
+        ([0.001, 0.02, 10.0], None, ["0.001", "0.02", "10"]),
+    ],
+)
+def test_the_numbers_of_an_axis_have_one_notation(values: list[float], spacing: float | None, texts: list[str]) -> None:
+    assert ticks(values, spacing, "value") == texts
 
 
 def test_no_line_breaks_between_a_number_and_its_unit() -> None:
@@ -306,8 +320,8 @@ def test_a_logarithmic_axis_between_ends_that_are_the_same_number_has_no_ticks(q
 
 
 def test_a_thousand_is_written_alike_whatever_the_distance_of_the_ticks() -> None:
-    assert [tick(1000.0, spacing, "count") for spacing in (50.0, 500.0, 1000.0)] == ["1k"] * 3
-    assert [tick(value, 500.0, "count") for value in (1500.0, 10_000.0)] == ["1.5k", "10k"]
+    assert [ticks([1000.0], spacing, "count") for spacing in (50.0, 500.0, 1000.0)] == [["1k"]] * 3
+    assert ticks([1500.0, 10_000.0], 500.0, "count") == ["1.5k", "10k"]
 
 
 @pytest.mark.parametrize(("high", "size"), [(90.0, 600), (5400.0, 600), (604_800.0, 600), (6e6, 300), (3.0, 600)])
