@@ -9,7 +9,7 @@ import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from llmlab.core.config import read_toml
 from llmlab.core.errors import LabError, explained
@@ -164,10 +164,13 @@ def _now(kind: type) -> dict[str, str]:
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a value is of a type as annotations write it: classes, unions, lists, tuples and dictionaries of such."""
+    """Whether a value is of a type as annotations write it: classes, literals; unions, lists, tuples and dictionaries
+    of such."""
     origin, parts = _of_what(hint)
     if hint is Any:
         return True
+    if origin is Literal:
+        return value in parts
     if origin in (Union, types.UnionType):
         return any(fits(value, part) for part in parts)
     if origin is list:

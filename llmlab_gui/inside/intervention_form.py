@@ -85,6 +85,12 @@ class InterventionForm(QWidget):
             "align": str(self.align.currentData()),
         }
 
+    def show_target(self, target: dict[str, str]) -> None:
+        """What `target` returned."""
+        for name, field in (("answer", self.answer), ("against", self.against), ("source", self.source)):
+            field.setText(target.get(name, ""))
+        self.align.setCurrentIndex(max(0, self.align.findData(target.get("align", ""))))
+
     def _lay_out(self, row: FlowRow) -> None:
         self.source.setMinimumWidth(200)
         row.add(QLabel("watch"), self.answer, QLabel("against"), self.against)

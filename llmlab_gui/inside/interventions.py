@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -21,6 +22,7 @@ from llmlab_gui.inside.intervention_form import InterventionForm
 from llmlab_gui.inside.ranked_tokens import Ranked, RankedTokens
 from llmlab_gui.inside.sweep_view import SweepView
 from llmlab_gui.lab.lab import Lab
+from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.widgets.alternatives import visible
 from llmlab_gui.widgets.buttons import toggle_button
 from llmlab_gui.widgets.labels import EmptyState
@@ -28,6 +30,7 @@ from llmlab_gui.widgets.layouts import column, settling_timer, stack
 from llmlab_gui.widgets.numbers import exact
 from llmlab_gui.widgets.saving import Table
 
+_DRAFT = "interventions/"
 # Several clicks and keys are one question.
 _SETTLE_MS = 250
 _MOVED_TAB = 1
@@ -35,6 +38,19 @@ _HINT = (
     "{} an intervention, or choose a head in another panel: the predictions before and after the change "
     "appear here. The model itself stays as it is."
 )
+
+
+@dataclass(frozen=True)
+class Draft:
+    """The interventions that were left, the fields beside them, and the reference of the model that they were for."""
+
+    model: str = ""
+    edits: list[ChosenIntervention] = field(default_factory=list)
+    target: dict[str, str] = field(default_factory=dict)
+
+    def is_of(self, model: str) -> bool:
+        """Whether a model is that one, or its run at another step: a live run is offered by its last checkpoint."""
+        return _without_step(model) == _without_step(self.model)
 
 
 class InterventionsDock(InspectionDock):
@@ -68,6 +84,7 @@ class InterventionsDock(InspectionDock):
         self._settle = settling_timer(self, _SETTLE_MS, self._ask)
         self._read_at = -1  # the position that was asked about
         self._made_by: tuple[object, ...] = ()  # what the effect in sight is of
+        self._left: Draft | None = None  # until a model is open
         self._say_nothing_yet()
         for changed in (self.form.changed, session.interventions_changed):
             changed.connect(self._settle.start)
@@ -81,6 +98,20 @@ class InterventionsDock(InspectionDock):
         for changed in (self.tabs.currentChanged, self.fields.toggled):
             changed.connect(self._show_fields)
         self.tabs.currentChanged.connect(self.update_state)
+
+    def remember(self, settings: WindowSettings) -> None:
+        super().remember(settings)
+        if self.session.about is None and (left := self.draft_left(_DRAFT, Draft)) is not None:
+            self._left = left
+            self.form.show_target(left.target)
+        self.session.about_changed.connect(self._take_up)
+        for changed in (self.form.changed, self.session.interventions_changed):
+            changed.connect(self.keep_later)
+
+    def keep(self) -> None:
+        about, left = self.session.about, self._left or Draft()
+        model, edits = (about.reference, self.session.edits) if about is not None else (left.model, left.edits)
+        self.save_draft(_DRAFT, Draft(model, edits, self.form.target()))
 
     def ready(self) -> bool:
         return (self.sweep.archive if self._sweeping else self.effect.archive) is not None
@@ -138,6 +169,12 @@ class InterventionsDock(InspectionDock):
     def _makes(self) -> tuple[object, ...]:
         """What an effect follows from, beside model and prompt. It has every position; its headline names its own."""
         return (*self.session.edits, *self.form.target().items())
+
+    def _take_up(self) -> None:
+        """What was left, where the first model after a start is the one that it was for."""
+        left, self._left = self._left, None
+        if left is not None and self.session.about is not None and left.is_of(self.session.about.reference):
+            self.session.set_interventions(left.edits)
 
     def _ask(self) -> None:
         """The two passes, whenever there is something to change."""
@@ -297,3 +334,7 @@ def headline(archive: Archive, place: int) -> str:
     if "target/source" in archive:
         text += f"; in the source {minus(format(float(archive['target/source'][0]), '.4f'))}"
     return f"{text}. KL at token {place}: {minus(format(float(archive['kl'][place]), '.4g'))} nats."
+
+
+def _without_step(model: str) -> str:
+    return model.rpartition("@")[0] or model

@@ -16,6 +16,7 @@ from llmlab_gui.host.messages import ModelAbout
 from llmlab_gui.inside.inspection_dock import InspectionDock
 from llmlab_gui.inside.token_chips import TokenChips
 from llmlab_gui.lab.lab import Lab
+from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.widgets.buttons import menu_button
 from llmlab_gui.widgets.labels import labelled
 from llmlab_gui.widgets.layouts import beside, column, split, turn
@@ -24,10 +25,19 @@ from llmlab_gui.widgets.one_line import OneLine
 from llmlab_gui.widgets.saving import Table
 
 _CAPTION = "A model reads tokens, not letters. Click a token to select its position in every panel."
+_DRAFT = "prompt/"
 _LONGEST_IN_MENU = 60
 _WIDE = 70  # characters: two columns of a line's length have room
 _SHARES = (42, 58)  # per cent of the width: the text, and its tokens beside it
 _SIZES = [60, 120]  # pixels: the text, and its tokens under it
+
+
+@dataclass(frozen=True)
+class Draft:
+    """The prompt that was left."""
+
+    text: str
+    beginning: bool
 
 
 class PromptDock(InspectionDock):
@@ -58,6 +68,16 @@ class PromptDock(InspectionDock):
         self._show_prompt()
         self._show_tokens()
         self._show_model()
+
+    def remember(self, settings: WindowSettings) -> None:
+        super().remember(settings)
+        draft = self.draft_left(_DRAFT, Draft)
+        if draft is not None and self.session.about is None and not self.session.text:
+            self.session.set_prompt(draft.text, draft.beginning)
+        self.session.prompt_changed.connect(self.keep_later)
+
+    def keep(self) -> None:
+        self.save_draft(_DRAFT, Draft(self.session.text, self.session.beginning))
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         """The tokens beside the text in a wide dock, under it in a narrow one; where the person put them from then."""

@@ -22,6 +22,7 @@ from llmlab_gui.inside.chosen_interventions import edit_menu, interventions_of_p
 from llmlab_gui.inside.interventions import InterventionsDock
 from llmlab_gui.inside.lens import LensDock
 from llmlab_gui.inside.prompt import PromptDock
+from llmlab_gui.lab.window_settings import WindowSettings
 
 COUNT = len(PROMPT.split())
 
@@ -301,3 +302,34 @@ def test_in_a_low_window_a_sweeps_map_is_in_sight_once_the_fields_are_hidden(
     dock.tabs.setCurrentIndex(0)
     assert dock._row.isVisible()
     assert dock.form.edits.isVisible()
+
+
+def test_prompt_and_interventions_are_as_they_were_left_where_a_killed_window_starts_again(
+    lab: InspectionLab, qtbot: QtBot, dock: InterventionsDock, tmp_path: Path
+) -> None:
+    settings = WindowSettings(tmp_path / "window.ini")
+    dock.remember(settings)
+    prompt = PromptDock(lab)  # type: ignore[arg-type]
+    qtbot.addWidget(prompt)
+    prompt.remember(settings)
+    prompt.text.setPlainText("My own")
+    left = [ChosenIntervention("head", 3, 2, how="patch")]
+    lab.inspection.set_interventions(left)
+    dock.form.source.setText("My source")
+    qtbot.waitUntil(lambda: not (dock._keeping.isActive() or prompt._keeping.isActive()), timeout=WAIT)
+    for model, edits in (("bar@150", left), ("bar@200", left), ("foo@150", [])):
+        again = InspectionLab(tmp_path)
+        docks = InterventionsDock(again), PromptDock(again)  # type: ignore[arg-type]
+        for other in docks:
+            qtbot.addWidget(other)
+            other.remember(settings)
+            other.keep()  # as where the window is closed before a model is opened
+        assert docks[1].text.toPlainText() == "My own"
+        again.inspection.open(model)
+        qtbot.waitUntil(lambda again=again: bool(again.inspection.tokens), timeout=WAIT)
+        assert (again.inspection.text, again.inspection.edits) == ("My own", edits)
+        assert docks[0].form.target()["source"] == "My source"
+        again.inspection.open("foo@150")
+        qtbot.waitUntil(lambda again=again: again.inspection.about.reference == "foo@150", timeout=WAIT)
+        assert again.inspection.edits == []
+        again.close()
