@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from llmlab.anatomy.anatomy import Anatomy, anatomy_of
+from llmlab.anatomy.anatomy import Anatomy
+from llmlab.anatomy.finding import anatomy_of
 
 VOCAB = 43
 TIME = 12

@@ -10,7 +10,8 @@ from small_models import lively, shape
 from torch import Tensor, nn
 
 from llmlab.anatomy.anatomy import Anatomy
-from llmlab.anatomy.capture import Observer, Point, run, with_all_keys
+from llmlab.anatomy.attention_call import with_all_keys
+from llmlab.anatomy.capture import Observer, Point, run
 from llmlab.gpt.model import GPT
 
 # Every option of the scratch GPT in at least two of them.

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
-from llmlab.anatomy.capture import AttentionCall, repeated
+from llmlab.anatomy.attention_call import AttentionCall, repeated
 from llmlab.anatomy.modules import base_model
 from llmlab.anatomy.own_attention import OWN, watch_own
 

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from llmlab.anatomy.capture import AttentionCall
+from llmlab.anatomy.attention_call import AttentionCall
 
 
 @dataclass(frozen=True)

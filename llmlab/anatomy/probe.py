@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from llmlab.anatomy.anatomy import Anatomy, BlockAnatomy, Refusals
-from llmlab.anatomy.capture import POINTS, AttentionCall, Intervener, Observer, Point, run, with_all_keys
+from llmlab.anatomy.attention_call import AttentionCall, with_all_keys
+from llmlab.anatomy.capture import POINTS, Intervener, Observer, Point, run
 from llmlab.anatomy.into_stream import heads_into_stream
 from llmlab.core.device import is_out_of_memory
 from llmlab.core.errors import LabError

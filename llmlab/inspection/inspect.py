@@ -14,7 +14,8 @@ import numpy as np
 from torch import Tensor, nn
 
 from llmlab.anatomy.anatomy import Anatomy
-from llmlab.anatomy.capture import POINTS, Observer, Point, with_all_keys
+from llmlab.anatomy.attention_call import with_all_keys
+from llmlab.anatomy.capture import POINTS, Observer, Point
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.progress import Progress
 from llmlab.inspection.archive import ArchiveWriter, Array, Metadata, Slot, write_archive

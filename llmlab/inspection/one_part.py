@@ -8,7 +8,8 @@ import numpy as np
 from torch import Tensor
 
 from llmlab.anatomy.anatomy import Anatomy, require
-from llmlab.anatomy.capture import Observer, run, with_all_keys
+from llmlab.anatomy.attention_call import with_all_keys
+from llmlab.anatomy.capture import Observer, run
 from llmlab.core.errors import UsageError
 from llmlab.core.progress import Progress
 from llmlab.inspection.archive import ArchiveWriter, Slot, write_archive

@@ -38,7 +38,8 @@ import numpy as np
 from torch import Tensor, nn
 
 from llmlab.anatomy.anatomy import Anatomy
-from llmlab.anatomy.capture import AttentionCall, Observer, run
+from llmlab.anatomy.attention_call import AttentionCall
+from llmlab.anatomy.capture import Observer, run
 from llmlab.core.errors import UsageError, did_you_mean
 from llmlab.core.progress import Progress, quiet
 from llmlab.inspection.archive import Array, write_archive

@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 
 from llmlab.anatomy.anatomy import Anatomy
-from llmlab.anatomy.capture import AttentionCall, Observer, never, with_all_keys
+from llmlab.anatomy.attention_call import AttentionCall, never, with_all_keys
+from llmlab.anatomy.capture import Observer
 from llmlab.core.errors import LabError
 
 # Largest difference between the model's pattern and softmax(masked) * (1 - sink): rounding of the model's own dtype.

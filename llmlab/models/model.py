@@ -12,7 +12,8 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import nn
 
-from llmlab.anatomy.anatomy import Anatomy, anatomy_of
+from llmlab.anatomy.anatomy import Anatomy
+from llmlab.anatomy.finding import anatomy_of
 from llmlab.anatomy.modules import base_model
 from llmlab.anatomy.probe import probe
 from llmlab.anatomy.sizes import LONGEST_PROMPT, context_limit

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from llmlab.anatomy.anatomy import Anatomy
-from llmlab.anatomy.capture import POINTS, AttentionCall, Intervener, Observer, Point, run
+from llmlab.anatomy.attention_call import AttentionCall
+from llmlab.anatomy.capture import POINTS, Intervener, Observer, Point, run
 from llmlab.core.errors import LabError, UsageError
 from llmlab.inspection.stages import HeadStages, stages_of
 from llmlab.models.model import OpenModel

@@ -18,8 +18,9 @@ from transformers import AttentionMaskInterface, AutoConfig, AutoModelForCausalL
 from watched_models import Everything
 
 from llmlab.anatomy import families
-from llmlab.anatomy.anatomy import Anatomy, BlockAnatomy, HookPoint, Refusals, anatomy_of
+from llmlab.anatomy.anatomy import Anatomy, BlockAnatomy, HookPoint, Refusals
 from llmlab.anatomy.capture import run
+from llmlab.anatomy.finding import anatomy_of
 from llmlab.anatomy.hf_attention import NAME
 from llmlab.anatomy.modules import linear_numbers, norm_numbers
 from llmlab.anatomy.probe import probe

@@ -21,9 +21,11 @@ from torch import Tensor, nn
 from transformers.models.llama import modeling_llama
 from watched_models import Everything
 
-from llmlab.anatomy import capture, hf_attention
-from llmlab.anatomy.anatomy import Anatomy, Refusals, anatomy_of
-from llmlab.anatomy.capture import AttentionCall, Intervener, Observer, Point, run, with_all_keys
+from llmlab.anatomy import attention_call, hf_attention
+from llmlab.anatomy.anatomy import Anatomy, Refusals
+from llmlab.anatomy.attention_call import AttentionCall, with_all_keys
+from llmlab.anatomy.capture import Intervener, Observer, Point, run
+from llmlab.anatomy.finding import anatomy_of
 
 # Falcon with ALiBi adds it twice under eager attention; what it does as loaded is checked through its values below.
 EAGER = [name for name in NAMES if name != "falcon sequential"]
@@ -249,7 +251,7 @@ def test_long_prompts_come_out_the_same_in_pieces(name: str, monkeypatch: pytest
     whole, pieces = Everything(), Everything()
     run(about.model, about.anatomy, ids, [whole])
     with monkeypatch.context() as small:
-        small.setattr(capture, "_PATTERN_NUMBERS", 1)  # 16 rows at a time
+        small.setattr(attention_call, "_PATTERN_NUMBERS", 1)  # 16 rows at a time
         logits = run(about.model, about.anatomy, ids, [pieces])[0]
     assert (logits - plain_logits(about.model, ids)).abs().max() < 2e-5
     for layer, (pattern,) in whole.patterns.items():
@@ -305,7 +307,7 @@ def test_keys_are_left_out_only_where_no_row_sees_them(
     mask = torch.full((1, 40, 40), lowest).triu(1)
     for row, later in ahead:
         mask[0, row, later] = 0
-    monkeypatch.setattr(capture, "_PATTERN_NUMBERS", 1)  # 16 rows at a time
+    monkeypatch.setattr(attention_call, "_PATTERN_NUMBERS", 1)  # 16 rows at a time
     call = AttentionCall.of(query, key, value, mask, 0.3)
     pieces = [with_all_keys(pattern, 40) for _, pattern, _ in call.chunks()]
     assert torch.allclose(torch.cat(pieces, 1), (query @ key.mT * 0.3 + mask).softmax(-1), atol=1e-6)
@@ -321,7 +323,7 @@ def test_grouped_heads_in_pieces_are_those_of_eager_attention_whatever_repeats_t
         return plain(*given, **options)
 
     monkeypatch.setattr(modeling_llama, "eager_attention_forward", indirect)
-    monkeypatch.setattr(capture, "_PATTERN_NUMBERS", 1)  # 16 rows at a time
+    monkeypatch.setattr(attention_call, "_PATTERN_NUMBERS", 1)  # 16 rows at a time
     about, seen = watched("llama"), Everything()
     logits = run(about.model, about.anatomy, some_ids(time=time), [seen])[0]
     assert (logits - eager.logits).abs().max() < 5e-6

@@ -204,8 +204,8 @@ def _bridge(model: Any, source: Path) -> Any:
 
 
 def _summaries(model: Any, ids: Any, source: Path, folder: Path, plain: Pass) -> Pass:
-    from llmlab.anatomy.anatomy import anatomy_of
     from llmlab.anatomy.capture import run
+    from llmlab.anatomy.finding import anatomy_of
     from llmlab.inspection.heads import HeadSummaries
     from llmlab.inspection.residual import Contributions
 
@@ -223,8 +223,9 @@ def _summaries(model: Any, ids: Any, source: Path, folder: Path, plain: Pass) ->
 def _patterns(model: Any, ids: Any, source: Path, folder: Path, plain: Pass) -> Pass:
     from torch import Tensor
 
-    from llmlab.anatomy.anatomy import anatomy_of
-    from llmlab.anatomy.capture import Observer, run, with_all_keys
+    from llmlab.anatomy.attention_call import with_all_keys
+    from llmlab.anatomy.capture import Observer, run
+    from llmlab.anatomy.finding import anatomy_of
     from llmlab.inspection.archive import ArchiveWriter, Metadata
 
     anatomy, length = anatomy_of(model), ids.shape[1]

@@ -14,8 +14,9 @@ from family_models import KINDS, TIME, family_anatomy, family_model, new_model, 
 from torch import Tensor, nn
 from watched_models import Everything, watch_all
 
-from llmlab.anatomy.anatomy import Anatomy, anatomy_of
+from llmlab.anatomy.anatomy import Anatomy
 from llmlab.anatomy.capture import run
+from llmlab.anatomy.finding import anatomy_of
 from llmlab.core.errors import LabError
 from llmlab.inspection.attribution import AttributionAt, NeuronsAt
 from llmlab.inspection.heads import HeadSummaries

@@ -11,8 +11,9 @@ from cases import each
 from small_models import some_ids
 from watched_models import SETTINGS, name, scratch, watch_all
 
-from llmlab.anatomy.anatomy import Anatomy, Refusals, scratch_anatomy
+from llmlab.anatomy.anatomy import Anatomy, Refusals
 from llmlab.anatomy.capture import run
+from llmlab.anatomy.finding import scratch_anatomy
 from llmlab.core.errors import LabError
 from llmlab.inspection.attribution import AttributionAt, NeuronsAt
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 from watched_models import SETTINGS, name, scratch, watch_all
 
-from llmlab.anatomy.anatomy import scratch_anatomy
 from llmlab.anatomy.capture import run
+from llmlab.anatomy.finding import scratch_anatomy
 from llmlab.core.errors import LabError
 from llmlab.inspection.heads import HeadSummaries, RepeatScores, repeat_scores, repeated_tokens
 from llmlab.models.source import open_model

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from llmlab.anatomy.anatomy import scratch_anatomy
 from llmlab.anatomy.capture import run
+from llmlab.anatomy.finding import scratch_anatomy
 from llmlab.core.settings import ModelSettings, PretrainTrainSettings
 from llmlab.gpt.model import GPT
 from llmlab.inspection.heads import HeadSummaries, repeat_scores, repeated_tokens

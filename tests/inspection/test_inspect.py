@@ -14,7 +14,7 @@ from experiment_models import opened
 from safetensors import safe_open
 from watched_models import SETTINGS, name, watch_all
 
-from llmlab.anatomy import capture
+from llmlab.anatomy import attention_call
 from llmlab.anatomy.anatomy import Refusals
 from llmlab.anatomy.capture import POINTS
 from llmlab.core.errors import Cancelled, LabError, UsageError
@@ -53,7 +53,7 @@ def test_long_prompts_whose_patterns_come_in_pieces_give_the_same_archive(
 ) -> None:
     model = opened(double=False, block_size=64)
     whole = _inspect(model, tmp_path / "a.safetensors", text=TEXT * 4, what=["attention", "heads"])
-    monkeypatch.setattr(capture, "_PATTERN_NUMBERS", 1)  # sixteen rows at a time
+    monkeypatch.setattr(attention_call, "_PATTERN_NUMBERS", 1)  # sixteen rows at a time
     pieces = _inspect(model, tmp_path / "b.safetensors", text=TEXT * 4, what=["attention", "heads"])
     assert set(whole) == set(pieces)
     for tensor in whole:

@@ -12,8 +12,9 @@ from small_models import VOCAB, some_ids
 from torch import Tensor
 from watched_models import SETTINGS, name, scratch, watch_all
 
-from llmlab.anatomy.anatomy import Anatomy, Refusals, scratch_anatomy
+from llmlab.anatomy.anatomy import Anatomy, Refusals
 from llmlab.anatomy.capture import run
+from llmlab.anatomy.finding import scratch_anatomy
 from llmlab.core.errors import Cancelled, LabError
 from llmlab.gpt.model import GPT
 from llmlab.inspection import lens

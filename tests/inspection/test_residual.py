@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 from watched_models import SETTINGS, name, scratch, watch_all
 
-from llmlab.anatomy.anatomy import scratch_anatomy
 from llmlab.anatomy.capture import POINTS, run
+from llmlab.anatomy.finding import scratch_anatomy
 from llmlab.gpt.model import Block
 from llmlab.inspection import residual
 from llmlab.inspection.residual import Contributions, ResidualStream

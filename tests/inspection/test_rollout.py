@@ -13,8 +13,8 @@ from test_heads import random_patterns
 from torch import Tensor
 from watched_models import SETTINGS, name, scratch, watch_all
 
-from llmlab.anatomy.anatomy import scratch_anatomy
 from llmlab.anatomy.capture import run
+from llmlab.anatomy.finding import scratch_anatomy
 from llmlab.core.errors import LabError
 from llmlab.inspection.rollout import Rollout
 

@@ -12,8 +12,9 @@ from small_models import some_ids
 from torch import Tensor
 from watched_models import SETTINGS, scratch, watch_all
 
-from llmlab.anatomy.anatomy import scratch_anatomy
-from llmlab.anatomy.capture import AttentionCall, run
+from llmlab.anatomy.attention_call import AttentionCall
+from llmlab.anatomy.capture import run
+from llmlab.anatomy.finding import scratch_anatomy
 from llmlab.core.errors import LabError
 from llmlab.gpt.model import Block
 from llmlab.inspection.stages import StagesOf, stages_of

@@ -8,8 +8,9 @@ import pytest
 import torch
 from small_runs import train_here, weights_of
 
-from llmlab.anatomy.anatomy import anatomy_of
-from llmlab.anatomy.capture import AttentionCall, Observer, Point, run
+from llmlab.anatomy.attention_call import AttentionCall
+from llmlab.anatomy.capture import Observer, Point, run
+from llmlab.anatomy.finding import anatomy_of
 from llmlab.core.config import with_values
 from llmlab.core.errors import LabError
 from llmlab.core.task_settings import LEARNED, REPEATS, ROTARY, TaskDataSettings, TaskModelSettings, TaskSettings

@@ -13,8 +13,8 @@ import tiny_models
 import torch
 from torch import Tensor, nn
 
-from llmlab.anatomy.anatomy import anatomy_of
 from llmlab.anatomy.capture import run
+from llmlab.anatomy.finding import anatomy_of
 from llmlab.core.errors import LabError
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.data.tokenizers import CharTokenizer

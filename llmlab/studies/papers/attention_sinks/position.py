@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from torch import nn
 
-from llmlab.anatomy.anatomy import anatomy_of
 from llmlab.anatomy.capture import run
+from llmlab.anatomy.finding import anatomy_of
 from llmlab.core.charts import BARS, Chart, Table
 from llmlab.core.errors import LabError
 from llmlab.core.progress import Progress, quiet

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from llmlab.anatomy.anatomy import Anatomy, anatomy_of, require
+from llmlab.anatomy.anatomy import Anatomy, require
 from llmlab.anatomy.capture import Observer, Point, run
+from llmlab.anatomy.finding import anatomy_of
 from llmlab.core.errors import LabError
 from llmlab.core.progress import Progress, quiet
 from llmlab.studies.papers.attention_sinks.thresholds import OTHER_EARLY

@@ -21,8 +21,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from llmlab.anatomy.anatomy import anatomy_of, require
-from llmlab.anatomy.capture import AttentionCall, Observer, run, with_all_keys
+from llmlab.anatomy.anatomy import require
+from llmlab.anatomy.attention_call import AttentionCall, with_all_keys
+from llmlab.anatomy.capture import Observer, run
+from llmlab.anatomy.finding import anatomy_of
 from llmlab.core.charts import DASHED, Chart, Series, Table
 from llmlab.core.progress import Progress, quiet
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED

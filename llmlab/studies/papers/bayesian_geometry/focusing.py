@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from llmlab.anatomy.anatomy import anatomy_of, require
+from llmlab.anatomy.anatomy import require
 from llmlab.anatomy.capture import Observer, run
+from llmlab.anatomy.finding import anatomy_of
 from llmlab.core.charts import DASHED, Chart, Series, Table
 from llmlab.core.errors import LabError
 from llmlab.core.progress import Progress, parts, quiet

@@ -14,8 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from llmlab.anatomy.anatomy import anatomy_of, require
-from llmlab.anatomy.capture import AttentionCall, Observer, Point, run
+from llmlab.anatomy.anatomy import require
+from llmlab.anatomy.attention_call import AttentionCall
+from llmlab.anatomy.capture import Observer, Point, run
+from llmlab.anatomy.finding import anatomy_of
 from llmlab.core.progress import Progress, quiet
 from llmlab.data.synthetic.metrics import entropy
 from llmlab.data.synthetic.tasks import Task, held_out

@@ -22,8 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from llmlab.anatomy.anatomy import anatomy_of, require
+from llmlab.anatomy.anatomy import require
 from llmlab.anatomy.capture import Intervener, Point, run
+from llmlab.anatomy.finding import anatomy_of
 from llmlab.core.charts import BARS, POINTS, Chart, Series, Table
 from llmlab.core.progress import Progress, quiet
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from llmlab.anatomy.anatomy import Anatomy, anatomy_of
+from llmlab.anatomy.anatomy import Anatomy
+from llmlab.anatomy.finding import anatomy_of
 from llmlab.core.errors import LabError
 from llmlab.core.progress import Progress, parts, quiet
 from llmlab.data.synthetic.metrics import divergence, entropy

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from llmlab.anatomy.anatomy import anatomy_of
 from llmlab.anatomy.capture import run
+from llmlab.anatomy.finding import anatomy_of
 from llmlab.core.progress import Progress, quiet
 from llmlab.core.records import from_plain
 from llmlab.core.task_settings import TaskSettings

@@ -10,8 +10,8 @@ import torch
 from small_models import lively, shape
 from torch import Tensor, nn
 
-from llmlab.anatomy.anatomy import anatomy_of
 from llmlab.anatomy.capture import Intervener, Point, run
+from llmlab.anatomy.finding import anatomy_of
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.data.synthetic.bijection import Bijection
 from llmlab.studies.papers.bayesian_geometry.geometry import samples_of

@@ -6,8 +6,8 @@ import pytest
 import torch
 from small_models import shape
 
-from llmlab.anatomy.anatomy import anatomy_of
 from llmlab.anatomy.capture import Observer, Point, run
+from llmlab.anatomy.finding import anatomy_of
 from llmlab.core.task_settings import TaskModelSettings
 from llmlab.data.papers import SUPPORTED
 from llmlab.data.synthetic.bijection import Bijection
