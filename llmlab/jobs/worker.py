@@ -41,7 +41,7 @@ from llmlab.store.run_folder import RunFolder, RunInfo
 from llmlab.training.control import Control, disk_advice
 from llmlab.training.kinds import kind_of
 from llmlab.training.parallel import join
-from llmlab.training.processes import LOST, Connected, Place, Processes, follow, is_lost_contact
+from llmlab.training.processes import LOST, Connected, Place, Processes, is_lost_contact
 from llmlab.training.room import ran_out
 from llmlab.training.state import load_state, restore
 from llmlab.training.workplace import Workplace
@@ -149,7 +149,7 @@ def _follow(run: RunFolder) -> None:
             loaded = load_state(checkpoint.path)  # before: from then on, rank 0 waits no longer than a step's timeout
             trainer.distribute()
             restore(loaded, trainer.model, trainer.optimizer, trainer.scaler)
-        follow(processes, trainer)
+        trainer.follow(processes)
     except Exception as error:
         failure = LOST if is_lost_contact(error) else explain(error, settings, run.outputs)
         if failure is not LOST:  # which is said by the one that is to blame

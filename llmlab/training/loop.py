@@ -35,7 +35,7 @@ from llmlab.training import state
 from llmlab.training.compilation import compiled_loss
 from llmlab.training.control import StopRequested
 from llmlab.training.optimizer import average_weights, make_pretraining_optimizer, set_learning_rates
-from llmlab.training.processes import Loss, Processes
+from llmlab.training.processes import Connected, Loss, Processes
 from llmlab.training.run import TrainingRun
 from llmlab.training.workplace import Facts, StepResult, Workplace
 
@@ -64,6 +64,28 @@ class Loop(TrainingRun):
             self.finish()
         except StopRequested:
             self.stop()
+
+    def follow(self, processes: Connected) -> None:
+        """What every rank but 0 does in place of `train`: what it hears, until it hears that this is all."""
+        self.model.train()
+        while True:
+            what, self.progress.step = processes.hear()
+            match what:
+                case "step":
+                    self.optimizer_step()
+                    self.spin.look()
+                case "losses":
+                    self.losses()
+                case "weights":
+                    self.whole_weights()
+                case "moments":
+                    self.whole_moments()
+                case "gradients":
+                    self.whole_gradients()
+                case "parameters":
+                    self.whole_parameters()
+                case _:
+                    return
 
     def optimizer_step(self) -> StepResult:
         """One step of the optimizer on the mean gradient of `grad_accum` batches, or of fewer during a warm-up."""

@@ -2,8 +2,8 @@
 
 Each has a rank, 0 to N - 1. Rank 0 runs the loop of `llmlab.training.loop`, alone: it answers requests, measures, and
 is the only one that writes. Before anything in which the others take part it gives an order; they do what they hear,
-and nothing else (`follow`). Between orders they wait, however long a pause or a save takes. What they compute together
-is in `llmlab.training.parallel`.
+and nothing else (`Loop.follow`). Between orders they wait, however long a pause or a save takes. What they compute
+together is in `llmlab.training.parallel`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 import torch.distributed as dist
@@ -25,9 +25,6 @@ from torch import Tensor, nn
 from llmlab.core.device import Device
 from llmlab.core.errors import LabError
 from llmlab.training.pace import STEPS
-
-if TYPE_CHECKING:
-    from llmlab.training.loop import Loop
 
 # ids, targets and what else a batch has, [B, T] each -> a mean over B, a scalar
 Loss: TypeAlias = Callable[..., Tensor]
@@ -209,29 +206,6 @@ class Connected(Processes):
                 said = LabError(**json.loads(self._store.get(f"failed/{rank}")))
                 return said if said.what == LOST.what else failed(rank, self.size, said)
         return None
-
-
-def follow(processes: Connected, trainer: Loop) -> None:
-    """What every rank but 0 does: what it hears, until it hears that this is all."""
-    trainer.model.train()
-    while True:
-        what, trainer.progress.step = processes.hear()
-        match what:
-            case "step":
-                trainer.optimizer_step()
-                trainer.spin.look()
-            case "losses":
-                trainer.losses()
-            case "weights":
-                trainer.whole_weights()
-            case "moments":
-                trainer.whole_moments()
-            case "gradients":
-                trainer.whole_gradients()
-            case "parameters":
-                trainer.whole_parameters()
-            case _:
-                return
 
 
 def failed(rank: int, size: int, error: LabError) -> LabError:

@@ -28,9 +28,9 @@ from llmlab.core.settings import PretrainTrainSettings
 from llmlab.store import checkpoints, events
 from llmlab.store.checkpoints import Checkpoint
 from llmlab.training import state
-from llmlab.training.pace import Pace
+from llmlab.training.pace import Pace, Progress
 from llmlab.training.schedule import early_evaluations, evaluates, learning_rate
-from llmlab.training.state import Origin, Progress
+from llmlab.training.state import Origin
 from llmlab.training.thread_spin import Spin
 from llmlab.training.workplace import Facts, StepResult, Workplace
 

@@ -7,7 +7,6 @@ with weights_only=True: nothing in a checkpoint is ever unpickled into code, who
 from __future__ import annotations
 
 import contextlib
-import math
 import pickle
 import random
 import sys
@@ -28,54 +27,11 @@ from llmlab.core.errors import LabError, brief
 from llmlab.core.records import from_plain
 from llmlab.store.checkpoints import MODEL_FILE, STATE_FILE, checkpoint_name
 from llmlab.training.optimizer import is_muons
+from llmlab.training.pace import Progress
 from llmlab.training.processes import is_lost_contact
 
 # 2 holds weights. A state without them is still written as 1, which every version of the lab resumes.
 STATE_FORMAT = 2
-
-
-@dataclass
-class Progress:
-    """How far training has come: everything that changes from step to step besides tensors and generators.
-
-    The position in the data follows from `step`, since batches are a function of (seed, epoch); the learning
-    rate follows from it too.
-    """
-
-    step: int = 0
-    tokens: int = 0
-    active_seconds: float = 0.0
-    step_seconds: float = 0.0  # recent mean, so that the time left is right from the first step after a resume
-    evaluation_seconds: float = 0.0
-    sample_seconds: float = 0.0
-    score_seconds: float = 0.0  # fine-tuning: answering checkable items
-    train_loss: float | None = None  # of the last evaluation
-    val_loss: float | None = None
-    best_val_loss: float | None = None
-    best_step: int | None = None
-    best_at_interval: float | None = None  # without early evaluations, which early stopping passes over
-    evaluations_without_better: int = 0
-
-    def __post_init__(self) -> None:
-        if self.best_at_interval is None:  # of a version that had no early evaluations
-            self.best_at_interval = self.best_val_loss
-
-    def measured(self, train_loss: float, val_loss: float, *, early: bool) -> bool:
-        """Takes the losses of now; whether validation is the best yet. early: early stopping passes over them."""
-        self.train_loss, self.val_loss = train_loss, val_loss
-        if not early:  # or it would end elsewhere
-            if _lower(val_loss, self.best_at_interval):
-                self.best_at_interval, self.evaluations_without_better = val_loss, 0
-            else:
-                self.evaluations_without_better += 1
-        better = _lower(val_loss, self.best_val_loss)
-        if better:
-            self.best_val_loss, self.best_step = val_loss, self.step
-        return better
-
-
-def _lower(loss: float, best: float | None) -> bool:
-    return math.isfinite(loss) and (best is None or loss < best)
 
 
 @dataclass

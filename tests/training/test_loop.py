@@ -40,9 +40,9 @@ from llmlab.store.checkpoints import STATE_FILE, list_checkpoints, select
 from llmlab.training import loop
 from llmlab.training import run as training_run
 from llmlab.training.loop import FromScratch, Trainer
-from llmlab.training.pace import STEPS
+from llmlab.training.pace import STEPS, Progress
 from llmlab.training.schedule import early_evaluations, evaluates, learning_rate
-from llmlab.training.state import Progress, load_state, moments, restore
+from llmlab.training.state import load_state, moments, restore
 
 
 def _trainer(outputs: Path, name: str, **overrides: Any) -> Trainer:
