@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from llmlab.data.chat import ChatFormat, Encoded, chat_format
+from llmlab.data.chat import ChatFormat, Encoded
+from llmlab.data.chat_formats import chat_format
 from llmlab.data.examples import Example, Message
 from llmlab.data.hf_tokenizer import HuggingFaceTokenizer
 from llmlab.data.tokenizers import TextTokenizer

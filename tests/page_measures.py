@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 from llmlab.core.finetuning_settings import ExampleSettings
 from llmlab.core.progress import quiet
 from llmlab.core.settings import DataSettings, PretrainSettings
-from llmlab.data.chat import chat_format
+from llmlab.data.chat_formats import chat_format
 from llmlab.data.dataset import load_dataset
 from llmlab.data.examples import read_source
 from llmlab.data.finetuning_data import load_finetuning_data

@@ -19,7 +19,8 @@ from preset_settings import resolve_finetune_settings
 from small_runs import train_here
 
 from llmlab.core.finetuning_settings import ALL
-from llmlab.data.chat import ANSWERS, chat_format
+from llmlab.data.chat import ANSWERS
+from llmlab.data.chat_formats import chat_format
 from llmlab.data.examples import Example
 from llmlab.data.hf_tokenizer import HuggingFaceTokenizer
 from llmlab.inspection.answers import answer_question

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 from llmlab.cli import text
 from llmlab.cli.output import print_answer, say, terminal_progress
 from llmlab.cli.words import Commands
-from llmlab.core.config import SettingInfo, describe, to_mapping, with_values
+from llmlab.core.config import to_mapping, with_values
 from llmlab.core.errors import UsageError
 from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.kinds import FINETUNING, PRETRAINING
 from llmlab.core.paths import outputs_dir
 from llmlab.core.presets import DEFAULT_PRESET, FINETUNE_PRESET, Preset, of_preset, preset_names, presets_of
 from llmlab.core.run_settings import RunSettings
+from llmlab.core.setting_info import SettingInfo, describe
 from llmlab.core.settings import PretrainSettings
 from llmlab.gpt.estimate import estimate_pretraining
 from llmlab.training.kinds import kind_of

@@ -10,10 +10,10 @@ from pathlib import Path
 from llmlab.cli import text
 from llmlab.cli.output import DONE, print_answer, print_json, say, terminal_progress
 from llmlab.cli.words import Commands, add_model, add_outputs, outputs_of
-from llmlab.core.config import describe, parse_value
 from llmlab.core.files import read_json
 from llmlab.core.paths import expanded
 from llmlab.core.run_settings import SampleSettings
+from llmlab.core.setting_info import describe, parse_value
 from llmlab.core.settings import Sampling
 from llmlab.models.available import ADAPTER_FILE, GGUF_SUFFIX, available_models
 from llmlab.models.file_sources import Files

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from llmlab.core.config import setting
 from llmlab.core.errors import UsageError
 from llmlab.core.run_settings import (
     CheckpointSettings,
@@ -16,6 +15,7 @@ from llmlab.core.run_settings import (
     TrainSettings,
     require_decay,
 )
+from llmlab.core.setting_info import setting
 
 LORA, QLORA, FULL = "lora", "qlora", "full"
 _TITLES = {LORA: "LoRA", QLORA: "QLoRA", FULL: "full fine-tuning"}

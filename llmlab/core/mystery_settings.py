@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from llmlab.core.config import setting
 from llmlab.core.run_settings import CheckpointSettings, RunWords, SampleSettings
+from llmlab.core.setting_info import setting
 from llmlab.core.settings import DataSettings, ModelSettings, PretrainSettings, PretrainTrainSettings
 
 

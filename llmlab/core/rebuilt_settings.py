@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 
-from llmlab.core.config import setting
 from llmlab.core.errors import UsageError
 from llmlab.core.finetuning_settings import LORA, FinetuneSettings
 from llmlab.core.run_settings import RunSettings, RunWords
+from llmlab.core.setting_info import setting
 from llmlab.core.settings import ModelSettings, PretrainSettings
 
 _SIZES = {"n_layer", "n_head", "n_embd", "block_size", "vocab_multiple"}

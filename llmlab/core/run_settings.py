@@ -7,8 +7,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from llmlab.core.config import setting
 from llmlab.core.errors import UsageError
+from llmlab.core.setting_info import setting
 
 
 @dataclass(frozen=True)

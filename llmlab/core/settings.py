@@ -9,7 +9,6 @@ from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
 
-from llmlab.core.config import setting
 from llmlab.core.errors import UsageError
 from llmlab.core.run_settings import (
     CheckpointSettings,
@@ -20,6 +19,7 @@ from llmlab.core.run_settings import (
     TrainSettings,
     require_decay,
 )
+from llmlab.core.setting_info import setting
 
 # Longest warm-up of batches or lengths. Their tokens are summed step by step, also while someone types in the form:
 # that takes 80 ms. GPT-3's went over some ten thousand steps.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from llmlab.core.config import setting
 from llmlab.core.errors import UsageError
 from llmlab.core.run_settings import CheckpointSettings, RunSettings, RunWords, SampleSettings, TrainSettings
+from llmlab.core.setting_info import setting
 from llmlab.core.settings import ModelSettings, require_heads
 
 BIJECTION, DUPLICATES, HMM = "bijection", "duplicates", "hmm"

@@ -13,7 +13,8 @@ from torch import Tensor
 from llmlab.core.errors import LabError
 from llmlab.core.finetuning_settings import ExampleSettings
 from llmlab.core.progress import Progress
-from llmlab.data.chat import ChatFormat, Encoded, chat_format
+from llmlab.data.chat import ChatFormat, Encoded
+from llmlab.data.chat_formats import chat_format
 from llmlab.data.examples import BadLine, Example, Source, read_source, split_examples
 from llmlab.data.tokenizers import TextTokenizer
 

@@ -10,10 +10,10 @@ import shutil
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from llmlab.core.config import SettingInfo
 from llmlab.core.errors import UsageError, explained
 from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.rebuilt_settings import RetunedSettings
+from llmlab.core.setting_info import SettingInfo
 from llmlab.core.settings import PretrainSettings
 from llmlab.exercises.pieces import Workbook, all_pieces, find_piece
 from llmlab.store.run_folder import RunFolder

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from llmlab import __version__
-from llmlab.core.config import SettingInfo, differences, with_values
+from llmlab.core.config import differences, with_values
 from llmlab.core.errors import LabError, UsageError, explained
 from llmlab.core.files import new_folder
 from llmlab.core.run_settings import RunSettings
+from llmlab.core.setting_info import SettingInfo
 from llmlab.jobs.worker_process import launch
 from llmlab.notebook.locked import lock
 from llmlab.notebook.predictions import Prediction

@@ -129,7 +129,7 @@ def shape_of_gpt(model: ModelSettings, vocab_size: int) -> BaseShape:
 
 def shape_of_task(settings: TaskSettings) -> BaseShape:
     """Of a GPT that learns a task. LabError for another model: the panels look at attention."""
-    from llmlab.data.synthetic.tasks import task_of
+    from llmlab.data.synthetic.known_tasks import task_of
 
     model = settings.model
     if model.kind != TRANSFORMER:

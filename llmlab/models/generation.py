@@ -13,7 +13,7 @@ from torch import nn
 from llmlab.anatomy.modules import base_model
 from llmlab.core.progress import Progress, quiet
 from llmlab.core.settings import Sampling
-from llmlab.data.chat import chat_format
+from llmlab.data.chat_formats import chat_format
 from llmlab.data.examples import Example, Message
 from llmlab.data.hf_tokenizer import HuggingFaceTokenizer
 from llmlab.data.tokenizers import TextTokenizer

@@ -14,7 +14,8 @@ from llmlab.core.files import read_json
 from llmlab.core.memory import require_memory
 from llmlab.core.progress import Progress, quiet
 from llmlab.core.task_settings import TaskSettings
-from llmlab.data.synthetic.tasks import Task, TaskTokenizer, task_of
+from llmlab.data.synthetic.known_tasks import task_of
+from llmlab.data.synthetic.tasks import Task, TaskTokenizer
 from llmlab.data.tokenizers import TextTokenizer, Tokenizer, tokenizer_from_json
 from llmlab.gpt.model import GPT
 from llmlab.gpt.shapes import parameter_count

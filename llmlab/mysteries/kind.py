@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llmlab.core.config import SettingInfo
 from llmlab.core.mystery_settings import MysterySettings
+from llmlab.core.setting_info import SettingInfo
 from llmlab.core.settings import PretrainSettings
 from llmlab.training.pretraining import Pretraining
 

@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar
 
-from llmlab.core.config import SettingInfo, with_values
+from llmlab.core.config import with_values
 from llmlab.core.kinds import registered
 from llmlab.core.processes import available_cores
 from llmlab.core.run_settings import RunSettings
+from llmlab.core.setting_info import SettingInfo
 from llmlab.gpt.estimate import Memory
 from llmlab.training.schedule import early_evaluations
 

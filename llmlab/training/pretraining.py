@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from llmlab.core.config import SettingInfo, with_values
+from llmlab.core.config import with_values
 from llmlab.core.paths import expanded
+from llmlab.core.setting_info import SettingInfo
 from llmlab.core.settings import PretrainSettings
 from llmlab.gpt.estimate import Memory, estimate_pretraining, expected_vocab_size
 from llmlab.training.kinds import Levers, TrainingKind, smaller_batch, steps_and_evaluations

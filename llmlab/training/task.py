@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmlab.core.config import SettingInfo
 from llmlab.core.processes import available_cores
+from llmlab.core.setting_info import SettingInfo
 from llmlab.core.task_settings import HMM, LSTM, MLP_PREFIX, TRANSFORMER, TaskSettings
 from llmlab.gpt.estimate import FLOPS_PER_CORE, LAYER_SECONDS, REACHED, STEP_SECONDS
 from llmlab.training.kinds import TrainingKind, steps_and_evaluations

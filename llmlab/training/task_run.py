@@ -19,8 +19,9 @@ from llmlab.anatomy.modules import evaluating
 from llmlab.core.config import from_mapping, to_mapping
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.task_settings import TaskDataSettings, TaskSettings
+from llmlab.data.synthetic.known_tasks import task_of
 from llmlab.data.synthetic.metrics import Calibration, calibration, entropy
-from llmlab.data.synthetic.tasks import TRAIN, Task, TaskBatch, TaskTokenizer, held_out, task_of
+from llmlab.data.synthetic.tasks import TRAIN, Task, TaskBatch, TaskTokenizer, held_out
 from llmlab.models.task_models import Answering, make_model
 from llmlab.store.checkpoints import Checkpoint
 from llmlab.training.loop import FromScratch

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from llmlab.anatomy.anatomy import require
-from llmlab.core.config import describe, parse_value
 from llmlab.core.errors import UsageError
+from llmlab.core.setting_info import describe, parse_value
 from llmlab.core.settings import Sampling
 from llmlab.inspection.one_part import require_head
 from llmlab.inspection.questions import Prompt, position_of

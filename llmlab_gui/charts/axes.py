@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from html import escape
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyqtgraph as pg
@@ -14,9 +13,6 @@ from PySide6.QtGui import QColor, QFont, QFontMetricsF, QGuiApplication
 
 from llmlab_gui.widgets.numbers import ticks
 from llmlab_gui.widgets.theme import current_theme
-
-if TYPE_CHECKING:
-    from llmlab_gui.charts.legend import Legend
 
 # Distances between ticks that read well on a clock, in seconds.
 _CLOCK = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_400)
@@ -249,7 +245,7 @@ def bare_plot(widget: pg.PlotWidget, name: str) -> pg.ViewBox:
     return plot.getViewBox()
 
 
-def style_plot(widget: pg.PlotWidget, axes: Iterable[NumberAxis], legend: Legend) -> None:
+def style_plot(widget: pg.PlotWidget, axes: Iterable[NumberAxis]) -> None:
     """The theme's colours; pyqtgraph knows no palette."""
     theme = current_theme()
     widget.setBackground(QColor(theme.surface))
@@ -260,7 +256,6 @@ def style_plot(widget: pg.PlotWidget, axes: Iterable[NumberAxis], legend: Legend
         axis.setGrid(255)
         axis.setZValue(-1000)  # the grid lies behind the curves
         axis.follow_font()
-    legend.set_color(QColor(theme.text))
 
 
 def round_step(wanted: float) -> float:

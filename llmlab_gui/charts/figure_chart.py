@@ -262,7 +262,7 @@ class FigureChart(pg.PlotWidget):
 
     def _style_axes(self) -> None:
         theme = current_theme()
-        style_plot(self, self._axes.values(), self.legend)
+        style_plot(self, self._axes.values())
         self._axes["bottom"].setLogMode(x=self.log_x)
         self._axes["left"].setLogMode(y=self.log_y)
         style = name_style(theme.text)

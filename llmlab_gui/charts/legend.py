@@ -10,6 +10,7 @@ from PySide6.QtCore import QPointF, Qt
 from PySide6.QtGui import QColor, QFontMetricsF, QPainter
 
 from llmlab_gui.charts.axes import chart_font
+from llmlab_gui.widgets.theme import current_theme
 
 _SAMPLE, _GAP, _BETWEEN = 20.0, 5.0, 14.0  # pixels: a piece of line (pyqtgraph's), to its name, to the next entry
 _LINE_AT = 11.0  # where pyqtgraph's piece of line is, from its top
@@ -36,7 +37,6 @@ class Legend(pg.GraphicsWidget):
         self._names: list[str] = []
         self._placed: list[_Placed] = []
         self._room: tuple[float, float] = (0.0, 0.0)
-        self._color = QColor()
 
     @property
     def names(self) -> list[str]:
@@ -57,11 +57,6 @@ class Legend(pg.GraphicsWidget):
     def clear(self) -> None:
         """Takes all entries away at once; their room stays until the next `arrange`."""
         self._samples, self._names, self._placed, self._room = [], [], [], (0.0, 0.0)
-        self.update()
-
-    def set_color(self, color: QColor) -> None:
-        """Of the names."""
-        self._color = color
         self.update()
 
     def arrange(self, width: float, height: float) -> bool:
@@ -117,7 +112,7 @@ class Legend(pg.GraphicsWidget):
                 placed.sample.paint(painter)
                 painter.restore()
                 left += _SAMPLE + _GAP
-            painter.setPen(self._color)
+            painter.setPen(QColor(current_theme().text))
             painter.drawText(
                 QPointF(left, placed.at.y() + (row + metrics.ascent() - metrics.descent()) / 2), placed.words
             )

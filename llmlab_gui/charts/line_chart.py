@@ -332,7 +332,7 @@ class LineChart(pg.PlotWidget):
         self._theme_background = QColor(theme.surface)
         self._text = QColor(theme.text)
         axes = (self._axis_x, self._axis_y)
-        style_plot(self, axes, self.legend)
+        style_plot(self, axes)
         for axis in axes:
             # Grid and numbers change seldom, and are three quarters of a redraw when they are not kept as a picture.
             axis.setCacheMode(pg.QtWidgets.QGraphicsItem.CacheMode.DeviceCoordinateCache)

@@ -9,7 +9,7 @@ from PySide6.QtCore import QEvent, QObject, Qt, Signal
 from PySide6.QtGui import QKeyEvent
 from PySide6.QtWidgets import QCheckBox, QLineEdit, QPlainTextEdit, QWidget
 
-from llmlab.core.config import SettingInfo
+from llmlab.core.setting_info import SettingInfo
 from llmlab_gui.widgets.layouts import beside
 from llmlab_gui.widgets.one_line import ChoiceBox
 
@@ -30,7 +30,7 @@ def make_editor(info: SettingInfo) -> Editor:
 
 
 class Editor(QWidget):
-    """Holds one value. `value()` is what `llmlab.core.config.parse_value` checks: text, a bool, or a list of texts."""
+    """Holds one value. `value()` is what `llmlab.core.setting_info.parse_value` checks: text, a bool, or texts."""
 
     edited = Signal()
 

@@ -8,8 +8,8 @@ from PySide6.QtCore import QEvent, QObject, QSignalBlocker, QSize, Signal
 from PySide6.QtGui import QColor, QPalette
 from PySide6.QtWidgets import QLabel, QToolButton, QWidget
 
-from llmlab.core.config import SettingInfo, parse_value
 from llmlab.core.errors import UsageError
+from llmlab.core.setting_info import SettingInfo, parse_value
 from llmlab_gui.forms.editors import Editor, make_editor, number_text
 from llmlab_gui.widgets.icons import icon
 from llmlab_gui.widgets.labels import ProblemLabel, QuietLabel, labelled

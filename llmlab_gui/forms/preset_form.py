@@ -9,10 +9,10 @@ from typing import Any, Generic, TypeVar
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QComboBox, QGridLayout, QWidget
 
-from llmlab.core.config import describe
 from llmlab.core.errors import LabError
 from llmlab.core.presets import Preset, default_preset, presets_of
 from llmlab.core.run_settings import RunSettings
+from llmlab.core.setting_info import describe
 from llmlab_gui.forms.editors import Editor
 from llmlab_gui.forms.field import Field
 from llmlab_gui.forms.settings_form import SettingsForm

@@ -8,9 +8,10 @@ from typing import Any, Generic, TypeVar
 from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QWidget
 
-from llmlab.core.config import describe, key_now, with_values
+from llmlab.core.config import key_now, with_values
 from llmlab.core.errors import UsageError
 from llmlab.core.finetuning_settings import FinetuneSettings
+from llmlab.core.setting_info import describe
 from llmlab_gui.forms.field import Field
 from llmlab_gui.forms.section import Section
 from llmlab_gui.widgets.layouts import column

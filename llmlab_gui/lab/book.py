@@ -49,6 +49,14 @@ class Unread:
         return self.about.answer
 
 
+@dataclass(frozen=True)
+class Expected:
+    """What a chart to draw on has to show. steps: of the run; start_loss: nats per token, where it begins."""
+
+    steps: int
+    start_loss: float
+
+
 class Book(QObject):
     """Nothing here blocks the window. `refresh()` scores what has finished; news comes as signals."""
 

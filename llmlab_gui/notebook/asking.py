@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 
 from PySide6.QtWidgets import QWidget
@@ -18,21 +17,13 @@ from llmlab.notebook.quantities import Quantity, quantities_of_runs
 from llmlab.studies.papers.checks import inconclusive_anyway, quantities_of_check
 from llmlab.studies.plans.records import ExperimentRecord
 from llmlab_gui.forms.field import value_text
-from llmlab_gui.lab.book import Anchors, Book
+from llmlab_gui.lab.book import Anchors, Book, Expected
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.run_rows import RunRow
 from llmlab_gui.notebook.anchors import anchors_of, verdicts_before
 
 # Nats a token at which fine-tuning begins: a pretrained model is seldom worse on text that people wrote.
 _FINE_TUNING_START = 5.0
-
-
-@dataclass(frozen=True)
-class Expected:
-    """What a chart to draw on has to show. steps: of the run; start_loss: nats per token, where it begins."""
-
-    steps: int
-    start_loss: float
 
 
 def ask(

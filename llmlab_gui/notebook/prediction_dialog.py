@@ -8,8 +8,7 @@ from PySide6.QtWidgets import QVBoxLayout, QWidget
 
 from llmlab.notebook.predictions import Prediction
 from llmlab.notebook.quantities import CHOICE, CURVE, NUMBER, TEXT, Quantity
-from llmlab_gui.lab.book import Anchors, Book, Unread
-from llmlab_gui.notebook.asking import Expected
+from llmlab_gui.lab.book import Anchors, Book, Expected, Unread
 from llmlab_gui.notebook.prediction_form import CurveRow, ValueRow
 from llmlab_gui.notebook.start_question import StartQuestion
 from llmlab_gui.widgets.buttons import toggle_button, tool_button

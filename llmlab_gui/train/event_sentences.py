@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llmlab.core.config import describe
+from llmlab.core.setting_info import describe
 from llmlab.core.settings import PretrainSettings
 from llmlab.store.events import (
     CheckpointSaved,

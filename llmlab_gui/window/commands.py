@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QAction, QKeySequence
 
-from llmlab.core.config import describe, read_toml
+from llmlab.core.config import read_toml
 from llmlab.core.errors import LabError
 from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.paths import resources_dir
 from llmlab.core.presets import presets_of
+from llmlab.core.setting_info import describe
 from llmlab.core.settings import PretrainSettings
 from llmlab.studies.experiments.kinds import KINDS
 from llmlab_gui.pages.library import load_all

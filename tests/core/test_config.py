@@ -15,22 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from preset_settings import resolve_settings
 
-from llmlab.core.config import (
-    SettingInfo,
-    describe,
-    differences,
-    from_mapping,
-    parse_assignments,
-    parse_value,
-    read_toml,
-    setting,
-    to_mapping,
-    with_values,
-)
+from llmlab.core.config import differences, from_mapping, parse_assignments, read_toml, to_mapping, with_values
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.paths import resources_dir
 from llmlab.core.presets import load_preset, preset_names
+from llmlab.core.setting_info import SettingInfo, describe, parse_value, setting
 from llmlab.core.settings import PretrainSettings
 from llmlab.gpt.estimate import estimate_pretraining
 

@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from llmlab.core.errors import LabError, UsageError
 from llmlab.data import chat_template
 from llmlab.data import template_rendering as rendering
-from llmlab.data.chat import ALL, ANSWERS, ChatFormat, Encoded, chat_format
+from llmlab.data.chat import ALL, ANSWERS, ChatFormat, Encoded
+from llmlab.data.chat_formats import chat_format
 from llmlab.data.chat_template import TemplateFormat
 from llmlab.data.examples import TEXT, Example, Message
 from llmlab.data.hf_tokenizer import IdTokenizer

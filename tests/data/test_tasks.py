@@ -11,7 +11,7 @@ from llmlab.core.errors import Cancelled
 from llmlab.core.progress import quiet
 from llmlab.data.answer_scoring import checkable, is_right, score
 from llmlab.data.built_in_tasks import task_rows
-from llmlab.data.chat import chat_format
+from llmlab.data.chat_formats import chat_format
 from llmlab.data.examples import Example, Message, read_source
 from llmlab.data.tokenizers import Gpt2Tokenizer
 

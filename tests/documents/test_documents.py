@@ -17,10 +17,11 @@ from preset_settings import resolve_finetune_settings, resolve_settings
 
 from llmlab.cli import main as command_line
 from llmlab.cli.words import Commands, Parser, assignments_of
-from llmlab.core.config import describe, parse_assignments, read_toml, with_values
+from llmlab.core.config import parse_assignments, read_toml, with_values
 from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.presets import DEFAULT_PRESET, FINETUNE_PRESET, load_preset
 from llmlab.core.progress import quiet
+from llmlab.core.setting_info import describe
 from llmlab.core.settings import PretrainSettings
 from llmlab.core.source_code import find_source
 from llmlab.core.task_settings import TaskSettings

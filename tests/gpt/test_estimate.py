@@ -16,10 +16,11 @@ from small_models import COMBINATIONS, SOME_COMBINATIONS, VOCAB, shape, some_ids
 from torch.utils.flop_counter import FlopCounterMode
 from worker_memory import peak_bytes
 
-from llmlab.core.config import describe, from_mapping, to_mapping, with_values
+from llmlab.core.config import from_mapping, to_mapping, with_values
 from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.presets import load_preset
 from llmlab.core.rebuilt_settings import RebuiltSettings
+from llmlab.core.setting_info import describe
 from llmlab.core.settings import PretrainSettings, PretrainTrainSettings
 from llmlab.gpt.estimate import (
     HALF_FROM,

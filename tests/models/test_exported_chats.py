@@ -21,7 +21,7 @@ from tokenizers import Regex, pre_tokenizers
 
 from llmlab.core.settings import Sampling
 from llmlab.data import template_rendering as rendering
-from llmlab.data.chat import chat_format
+from llmlab.data.chat_formats import chat_format
 from llmlab.data.examples import Example, Message
 from llmlab.gpt.model import GPT
 from llmlab.jobs.launcher import create_run

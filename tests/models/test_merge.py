@@ -20,7 +20,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from tuned_runs import LLAMA_TARGETS, SCRATCH_TARGETS, copy_adapter, full_run, llama_folder, lora_run
 
 from llmlab.core.errors import LabError, UsageError
-from llmlab.data.chat import chat_format
+from llmlab.data.chat_formats import chat_format
 from llmlab.data.examples import Example, Message
 from llmlab.data.hf_tokenizer import HuggingFaceTokenizer
 from llmlab.inspection.weight_change import change_of

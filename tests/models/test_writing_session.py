@@ -24,7 +24,7 @@ from transformers import PreTrainedTokenizerFast
 
 from llmlab.core.errors import LabError
 from llmlab.core.settings import Sampling
-from llmlab.data.chat import chat_format
+from llmlab.data.chat_formats import chat_format
 from llmlab.data.examples import Example, Message
 from llmlab.data.gpt2_vocabulary import byte_symbols
 from llmlab.data.hf_tokenizer import HuggingFaceTokenizer, load_tokenizer

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from llmlab.data.chat import PlainFormat
+from llmlab.data.chat_formats import PlainFormat
 from llmlab.data.examples import Example, Message
 from llmlab.data.gpt2_vocabulary import gpt2_merges
 from llmlab.data.synthetic.bijection import posterior_of

@@ -11,10 +11,11 @@ import pytest
 from small_runs import train_here
 
 from llmlab.cli.main import main
-from llmlab.core.config import SettingInfo, setting, with_values
+from llmlab.core.config import with_values
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.kinds import KINDS
 from llmlab.core.run_settings import CheckpointSettings, RunSettings, RunWords, SampleSettings, TrainSettings
+from llmlab.core.setting_info import SettingInfo, setting
 from llmlab.core.settings import PretrainSettings
 from llmlab.jobs.launcher import create_run, prepare_resume
 from llmlab.training.kinds import TrainingKind, kind_of

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from llmlab.core.errors import LabError
-from llmlab.core.task_settings import HMM, MODULAR, REPEATS, TaskDataSettings
 
 TRAIN, HELD_OUT = 0, 1  # parts: training sequences, and those on which everything is measured
 # Held-out sequences are the same whatever a run's seed, so that runs can be compared.
@@ -97,22 +96,6 @@ class TaskTokenizer:
     def token_text(self, id: int) -> str:
         """One token."""
         return self._task.token_text(id)
-
-
-def task_of(data: TaskDataSettings) -> Task:
-    """The task that settings describe."""
-    from llmlab.data.synthetic.bijection import Bijection
-    from llmlab.data.synthetic.hmm import HiddenMarkov
-    from llmlab.data.synthetic.modular import ModularSum
-    from llmlab.data.synthetic.repeats import Repeats
-
-    if data.task == MODULAR:
-        return ModularSum(data.modulus, data.train_sums, data.split_seed)
-    if data.task == REPEATS:
-        return Repeats(data.vocabulary, data.shortest, data.longest, data.context)
-    if data.task == HMM:
-        return HiddenMarkov(data.states, data.symbols, data.length, data.layout)
-    return Bijection(data.values, data.pairs, data.task != "bijection")
 
 
 def held_out(task: Task, count: int, size: int = 256) -> list[TaskBatch]:

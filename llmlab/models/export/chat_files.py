@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from llmlab.core.errors import LabError
-from llmlab.data.chat import ChatFormat, chat_format
+from llmlab.data.chat import ChatFormat
+from llmlab.data.chat_formats import chat_format
 from llmlab.data.hf_tokenizer import HuggingFaceTokenizer
 from llmlab.data.tokenizers import TextTokenizer, Tokenizer, save_hf_tokenizer
 

@@ -6,10 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from llmlab.core.config import SettingInfo, with_values
+from llmlab.core.config import with_values
 from llmlab.core.errors import UsageError
 from llmlab.core.finetuning_settings import FULL, LORA, QLORA, FinetuneSettings
 from llmlab.core.paths import expanded
+from llmlab.core.setting_info import SettingInfo
 from llmlab.data.hf_tokenizer import has_tokenizer, no_tokenizer
 from llmlab.gpt.estimate import Memory
 from llmlab.models.reference import AdaptedModel, ModelFolder, SavedRun, parse, pinned_name

@@ -12,7 +12,7 @@ import numpy as np
 from llmlab.core.errors import LabError
 from llmlab.core.finetuning_settings import ExampleSettings
 from llmlab.core.progress import Progress
-from llmlab.data.chat import chat_format
+from llmlab.data.chat_formats import chat_format
 from llmlab.data.example_preview import (
     HELD_OUT,
     IN_LOSS,

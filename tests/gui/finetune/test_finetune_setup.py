@@ -20,11 +20,12 @@ from small_runs import new_run, train_here
 from waits import WAIT
 from windows import dock_in_sight
 
-from llmlab.core.config import describe, differences
+from llmlab.core.config import differences
 from llmlab.core.errors import LabError
 from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.presets import of_preset, preset_names
 from llmlab.core.progress import Progress
+from llmlab.core.setting_info import describe
 from llmlab.store.run_folder import RunFolder
 from llmlab_gui.finetune import setup as finetune_setup
 from llmlab_gui.finetune.setup import FinetuneSetupDock

@@ -32,11 +32,11 @@ from llmlab.notebook.quantities import find_quantity, quantities_of_runs
 from llmlab.store.events import Evaluated
 from llmlab.store.run_log import first_started
 from llmlab.studies.experiments.outcomes import Finding, write_results
-from llmlab_gui.lab.book import Asking, Book, Unread
+from llmlab_gui.lab.book import Asking, Book, Expected, Unread
 from llmlab_gui.lab.run_rows import RunRow
 from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.notebook.anchors import anchors_of, anchors_of_plan
-from llmlab_gui.notebook.asking import Expected, ask, question_about
+from llmlab_gui.notebook.asking import ask, question_about
 from llmlab_gui.notebook.drawn_curve import DrawnCurve
 from llmlab_gui.notebook.prediction_dialog import PredictionDialog
 from llmlab_gui.notebook.prediction_form import CurveRow

@@ -16,10 +16,11 @@ from pytestqt.qtbot import QtBot
 from waits import WAIT
 from windows import dock_in_sight
 
-from llmlab.core.config import describe, differences
+from llmlab.core.config import differences
 from llmlab.core.errors import LabError
 from llmlab.core.presets import load_preset, preset_names
 from llmlab.core.progress import Progress, quiet
+from llmlab.core.setting_info import describe
 from llmlab.core.settings import PretrainSettings
 from llmlab.data.corpora import corpora
 from llmlab.data.shard_build import build_shards

@@ -14,8 +14,8 @@ from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
-from llmlab.core.config import describe
 from llmlab.core.finetuning_settings import FinetuneSettings
+from llmlab.core.setting_info import describe
 from llmlab.core.settings import PretrainSettings
 from llmlab_gui.host.messages import ModelAbout
 from llmlab_gui.host.selection import ChosenIntervention

@@ -14,7 +14,8 @@ from llmlab.anatomy.finding import anatomy_of
 from llmlab.core.config import with_values
 from llmlab.core.errors import LabError
 from llmlab.core.task_settings import LEARNED, REPEATS, ROTARY, TaskDataSettings, TaskModelSettings, TaskSettings
-from llmlab.data.synthetic.tasks import TRAIN, task_of
+from llmlab.data.synthetic.known_tasks import task_of
+from llmlab.data.synthetic.tasks import TRAIN
 from llmlab.inspection.answers import answer_question
 from llmlab.inspection.archive import read_archive
 from llmlab.inspection.evolve import evolve

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from llmlab.core.task_settings import MODULAR, TaskDataSettings
+from llmlab.data.synthetic.known_tasks import task_of
 from llmlab.data.synthetic.modular import ModularSum
-from llmlab.data.synthetic.tasks import HELD_OUT, TRAIN, TaskBatch, held_out, task_of
+from llmlab.data.synthetic.tasks import HELD_OUT, TRAIN, TaskBatch, held_out
 
 
 def pairs(batch: TaskBatch) -> list[tuple[int, int]]:

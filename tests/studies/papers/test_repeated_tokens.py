@@ -11,8 +11,9 @@ import pytest
 from llmlab.core.config import with_values
 from llmlab.core.errors import UsageError
 from llmlab.core.task_settings import REPEATS, TaskSettings
+from llmlab.data.synthetic.known_tasks import task_of
 from llmlab.data.synthetic.repeats import Repeats
-from llmlab.data.synthetic.tasks import TRAIN, TaskBatch, task_of
+from llmlab.data.synthetic.tasks import TRAIN, TaskBatch
 
 TASK = Repeats(vocabulary=5, shortest=2, longest=3, time=7)
 

@@ -25,7 +25,8 @@ from llmlab.core.task_settings import (
     TaskModelSettings,
     TaskSettings,
 )
-from llmlab.data.synthetic.tasks import TRAIN, held_out, task_of
+from llmlab.data.synthetic.known_tasks import task_of
+from llmlab.data.synthetic.tasks import TRAIN, held_out
 from llmlab.inspection.answers import answer_question
 from llmlab.jobs.launcher import create_run, prepare_resume
 from llmlab.jobs.model_host import Host

@@ -19,7 +19,8 @@ from llmlab.anatomy.finding import anatomy_of
 from llmlab.core.progress import Progress, quiet
 from llmlab.core.records import from_plain
 from llmlab.core.task_settings import TaskSettings
-from llmlab.data.synthetic.tasks import Layout, Task, TaskBatch, held_out, task_of
+from llmlab.data.synthetic.known_tasks import task_of
+from llmlab.data.synthetic.tasks import Layout, Task, TaskBatch, held_out
 from llmlab.inspection.heads import REPEATED, HeadSummaries, RepeatScores, repeated_tokens
 from llmlab.inspection.intervening import Intervention, Interventions
 from llmlab.models.scratch import open_task

@@ -10,7 +10,8 @@ import pytest
 from llmlab.core.task_settings import NUMBERS, ROWS, TaskDataSettings
 from llmlab.data.synthetic.bijection import Bijection
 from llmlab.data.synthetic.hmm import HiddenMarkov, forward, hundredths, row_ids, row_numbers
-from llmlab.data.synthetic.tasks import HELD_OUT, TRAIN, Task, task_of
+from llmlab.data.synthetic.known_tasks import task_of
+from llmlab.data.synthetic.tasks import HELD_OUT, TRAIN, Task
 from llmlab.studies.papers.bayesian_geometry.calibration import baselines
 
 TASKS = (Bijection(5, 4), Bijection(4, 6, repeats=True), HiddenMarkov(3, 2, 4, ROWS), HiddenMarkov(2, 3, 4, NUMBERS))
