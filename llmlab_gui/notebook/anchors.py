@@ -130,9 +130,9 @@ def _of_base(settings: FinetuneSettings, runs: Sequence[RunRow]) -> str:
 def _last_run(
     settings: RunSettings, preset: str, runs: Sequence[RunRow], what: str = "last such run", *, rated: bool = False
 ) -> list[str]:
-    """The newest ended run that `_alike` takes: of the same model, where there is one, and of the same preset. Of
-    another model it is said what that is. what: in words. rated: with its learning rate."""
-    ended = (row for row in runs if row.status.val_loss is not None and not row.status.live)
+    """The newest ended run with a step that `_alike` takes: of the same model, where there is one, and of the same
+    preset. Of another model it is said what that is. what: in words. rated: with its learning rate."""
+    ended = (row for row in runs if row.status.step and row.status.val_loss is not None and not row.status.live)
     such = [row for row in ended if _alike(row.info.settings, settings)]
     such.sort(key=lambda row: (row.info.settings.model != settings.model, row.info.preset != preset))
     if not such:

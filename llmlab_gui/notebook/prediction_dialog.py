@@ -14,7 +14,7 @@ from llmlab_gui.notebook.start_question import StartQuestion
 from llmlab_gui.widgets.buttons import toggle_button, tool_button
 from llmlab_gui.widgets.layouts import beside, column
 
-_WIDTH = 640
+_WIDTH = 660  # with room for the curve
 # As many things as anyone thinks about before one run.
 _MOST_ROWS = 6
 
@@ -55,7 +55,6 @@ class PredictionDialog(StartQuestion):
         self._curve_place = QVBoxLayout()
         self._free = QWidget()
         content = column(self._values_place, tools, self._curve_place, (self._free, 1), spacing=10)
-        content.setContentsMargins(0, 0, 8, 0)
         self.lay_out(content, _WIDTH)
         self.draw_button.toggled.connect(self._show_curve)
         if self._values:

@@ -17,7 +17,7 @@ from llmlab_gui.widgets.layouts import beside, column, settling_timer
 
 _TALLEST = 460  # pixels of what is asked; more is scrolled
 _AROUND = 330  # pixels of the dialog around that, and of its frame
-_MARGINS = 24  # pixels beside it
+_MARGINS, _BESIDE_BAR = 24, 8  # pixels beside it, and between it and the bar that scrolls it
 _PROBLEM_LINES = 2  # of the longest problem
 _ANCHOR_LINES = 2
 _SETTLE_MS = 200  # of a window manager, to place a window
@@ -162,9 +162,11 @@ class StartQuestion(QDialog):
     def fit(self) -> None:
         """Gives what is asked its room, as far as the screen has it."""
         bar = self.style().pixelMetric(QStyle.PixelMetric.PM_ScrollBarExtent)
-        width = max(self.minimumWidth() - _MARGINS, self._content.minimumSizeHint().width() + bar)
+        self.setMinimumWidth(max(self.minimumWidth(), self._content.minimumSizeHint().width() + bar + _MARGINS))
         room = min(_TALLEST, self.screen().availableSize().height() - _AROUND)
-        self._area.setMinimumSize(width, min(room, self._content.sizeHint().height()))
+        height = self._content.sizeHint().height()
+        self._content.setContentsMargins(0, 0, _BESIDE_BAR if height > room else 0, 0)
+        self._area.setMinimumHeight(min(room, height))
 
     def _show_anchors(self, words: str) -> None:
         if isValid(self):  # somebody may have answered meanwhile

@@ -64,7 +64,6 @@ class VerdictsDialog(StartQuestion):
         self._rows += self.rows
         free = QWidget()
         content = column(*self.rows, (free, 1), spacing=12)
-        content.setContentsMargins(0, 0, 8, 0)
         self.lay_out(content, _WIDTH)
         for row in self.rows:
             row.changed.connect(self.check)

@@ -71,6 +71,13 @@ def test_enter_on_an_empty_form_starts(qtbot: QtBot, dialog: PredictionDialog) -
     assert dialog.predictions == []
 
 
+def test_the_curve_is_as_wide_as_what_stands_below_it(dialog: PredictionDialog, qtbot: QtBot) -> None:
+    dialog.draw_button.setChecked(True)
+    curve = dialog.curve
+    assert curve is not None
+    qtbot.waitUntil(lambda: curve.width() == dialog.sentence.width(), timeout=WAIT)
+
+
 def test_enter_presses_the_button_that_has_the_keyboard(
     ring: FocusRing, qtbot: QtBot, dialog: PredictionDialog
 ) -> None:
@@ -351,6 +358,8 @@ def test_losses_to_go_by_come_from_runs_that_read_the_same_tokens(outputs: Path)
     began = first_started(runs[2].run)
     assert began is not None
     loss = runs[3].status.val_loss
+    at_once = FakeRun(outputs, "stopped-at-once").start().stop()  # it measured what an untrained model loses
+    runs.insert(0, RunRow(at_once.run, at_once.run.info(), replace(at_once.run.status(), val_loss=4.2)))
     assert anchors_of(settings, "baby", runs, outputs, quiet) == (
         f"Validation losses to compare with: uniform guess 4.17 (ln 65) · token frequencies alone (unigram) "
         f"{began.unigram_loss:.2f} · last such run, {'n' * 39}…: {loss:.2f} after 1,000 steps."
