@@ -75,7 +75,7 @@ class Calibration:
     def verdict(self) -> str:
         """What it means, in a sentence or two."""
         if not self.count:
-            return "Nothing that was stated with a confidence has been scored yet."
+            return "No prediction with a confidence has been scored yet."
         said = (
             f"{self.right} of {self.count} came true ({100 * self.right / self.count:.0f} %), "
             f"and {100 * self.confidence:.0f} % was stated on average."

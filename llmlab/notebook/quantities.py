@@ -77,7 +77,7 @@ QUANTITIES: tuple[Quantity, ...] = (
     Quantity("spikes", "spikes of the training loss", EXPERIMENT),
     Quantity("overfitting_step", "step at which overfitting begins", EXPERIMENT, unit="steps", log=True),
     Quantity("noise_scale", "gradient noise scale", EXPERIMENT, unit="sequences", log=True),
-    Quantity("layer", "which layer", "", CHOICE, by_hand=True),
+    Quantity("layer", "layer where it happens (say what in words)", "", CHOICE, by_hand=True),
     Quantity("text", "in words", "", TEXT, by_hand=True),
 )
 _BY_NAME = {quantity.name: quantity for quantity in QUANTITIES}

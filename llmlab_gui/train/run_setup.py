@@ -13,6 +13,7 @@ from PySide6.QtCore import QEvent, QObject, Qt, QTimer
 from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QLineEdit, QScrollArea, QVBoxLayout, QWidget
 
+from llmlab.core.config import SettingInfo
 from llmlab.core.errors import LabError
 from llmlab.core.memory import available_bytes
 from llmlab.core.presets import Preset, default_preset
@@ -343,7 +344,7 @@ class RunSetupDock(LabDock, Generic[S]):
 
     def _show_given(self) -> None:
         """What was set, where a small form shows but the first fields."""
-        given = [f"{field.info.name.replace('_', ' ')} {field.short_text()}" for field in self.form.changed()]
+        given = [f"{_said(field.info)} {field.short_text()}" for field in self.form.changed()]
         named = f" {self.name.text()}" if self.name.text() else ""
         said = html.escape(" · ".join([self.chosen.title, *given]))
         self.help.setText(f"<b>Set up{html.escape(named)}:</b> {said}.")
@@ -353,6 +354,12 @@ class RunSetupDock(LabDock, Generic[S]):
         if watched is self.name and event.type() in (QEvent.Type.Enter, QEvent.Type.FocusIn):
             self.help.setText(f"<b>name</b><br>{self.name.toolTip()}.")
         return super().eventFilter(watched, event)
+
+
+def _said(info: SettingInfo) -> str:
+    """A setting's name outside of its form: `learning rate`, but `checkpoints per decade`."""
+    plain = info.section in ("model", "lora", "data", "train")
+    return (info.name if plain else info.key).replace("_", " ").replace(".", " ")
 
 
 def _scroll_to(widget: QWidget) -> None:

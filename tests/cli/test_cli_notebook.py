@@ -75,7 +75,7 @@ def test_what_can_be_predicted_is_listed(outputs: Path, capsys: pytest.CaptureFi
 def test_an_empty_notebook_says_how_to_begin(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "--predict" in said(capsys)
     assert json.loads(said(capsys, "--json")) == []
-    assert "Nothing" in said(capsys, "calibration")
+    assert "No prediction" in said(capsys, "calibration")
 
 
 def test_a_run_that_waits_can_be_predicted(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:

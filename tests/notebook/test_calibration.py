@@ -40,7 +40,7 @@ def test_wilsons_ends_solve_its_equation(right: int, more: int) -> None:
 def test_nothing_stated_is_said() -> None:
     empty = calibration([])
     assert (empty.count, empty.bins, empty.over_time) == (0, (), ())
-    assert "Nothing" in empty.verdict
+    assert "No prediction" in empty.verdict
     assert wilson(0, 0) == (0.0, 1.0)
 
 

@@ -332,12 +332,13 @@ def test_a_name_that_is_taken_is_refused(dock: SetupDock, qtbot: QtBot, outputs:
 @pytest.mark.qt_log_ignore("This plugin does not support")
 def test_a_link_of_a_page_fills_the_form(dock: SetupDock, lab: Lab) -> None:
     line(dock, "train.steps").setText("77")
-    lab.setup_requested.emit({"preset": "nano", "train.steps": "300", "data.corpus": "austen", "model.n_layer": "2"})
+    asked = {"preset": "nano", "train.steps": "300", "data.corpus": "austen", "model.n_layer": "2"}
+    lab.setup_requested.emit(asked | {"checkpoints.per_decade": "3"})
     settings = dock.form.settings()
     assert dock.presets.currentData() == "nano"
     assert (settings.train.steps, settings.data.corpus, settings.model.n_layer) == (300, "austen", 2)
     assert settings.train.learning_rate == load_preset("nano").settings.train.learning_rate
-    assert dock.help.text() == "<b>Set up:</b> Nano · n layer 2 · corpus austen · steps 300."
+    assert dock.help.text() == "<b>Set up:</b> Nano · n layer 2 · corpus austen · steps 300 · checkpoints per decade 3."
 
 
 # Corpora that are not here -------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ def stages_of(values: Mapping[str, Any], count: int) -> list[Stage]:
     y, a = Value("y", ("component",), vector), Value("a", ("query", "key"), pattern)
     id = Value("id", ("token",), np.array([7.0]), ("'w7'",))
     return [
-        Stage("text", "Text", "a row of characters", "3 characters", "All there is.", "prompt"),
+        Stage("text", "Text", "a string of characters", "3 characters", "All there is.", "prompt"),
         Stage("norm", "Norm", "y = x / s", "1 / 2", "Size.", "residual", (y,), code, 1e-7),
         Stage("softmax", "Softmax", "a = e", "1", "Sum.", "attention", (a,)),
         Stage("next", "Next token", "t", "'w7'", "Again.", "write", (id,)),
