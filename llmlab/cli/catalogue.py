@@ -21,6 +21,7 @@ from llmlab.core.presets import DEFAULT_PRESET, FINETUNE_PRESET, Preset, of_pres
 from llmlab.core.run_settings import RunSettings
 from llmlab.core.setting_info import SettingInfo, describe
 from llmlab.core.settings import PretrainSettings
+from llmlab.core.signs import count_text
 from llmlab.gpt.estimate import estimate_pretraining
 from llmlab.training.kinds import kind_of
 
@@ -94,7 +95,7 @@ def _preset_lines(every: list[Preset[PretrainSettings]], fine_tuned: list[Preset
         needed, model = estimate_pretraining(preset.settings), preset.settings.model
         shape = f"{model.n_layer} x {model.n_embd}, {model.n_head} heads, context {model.block_size}"
         time = _minutes(_whole_minutes(preset.settings))
-        numbers = (text.count(needed.parameters), shape, text.size(needed.memory_bytes), time)
+        numbers = (count_text(needed.parameters), shape, text.size(needed.memory_bytes), time)
         rows.append((preset.name, *numbers, preset.description))
     yield from text.table(("preset", "parameters", "shape", "memory", "time", "what it is"), rows, right=(1, 3, 4))
     yield ""

@@ -14,6 +14,7 @@ from llmlab.cli.runs import checkpoint_dict
 from llmlab.cli.words import Commands, add_run, outputs_of
 from llmlab.core.errors import UsageError, explained
 from llmlab.core.files import read_json
+from llmlab.core.signs import count_text
 from llmlab.models.weights import TensorFile
 from llmlab.store.checkpoints import (
     MANIFEST_FILE,
@@ -111,7 +112,7 @@ def _description(checkpoint: Checkpoint, files: dict[str, Any], tensors: list[di
     yield ""
     rows = [(tensor["name"], tensor["dtype"], " x ".join(str(n) for n in tensor["shape"])) for tensor in tensors]
     yield from text.table(("weight", "type", "shape"), rows)
-    yield f"{text.count(sum(math.prod(tensor['shape']) for tensor in tensors))} parameters in {len(tensors)} tensors"
+    yield f"{count_text(sum(math.prod(tensor['shape']) for tensor in tensors))} parameters in {len(tensors)} tensors"
 
 
 def _tensors(path: Path) -> list[dict[str, Any]]:

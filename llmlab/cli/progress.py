@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from llmlab.cli import text
 from llmlab.cli.output import MovingLine, can_redraw, now_and_then, say, silence_stdout
 from llmlab.cli.words import spoken
+from llmlab.core.signs import count_text
 from llmlab.store.checkpoints import checkpoint_name
 from llmlab.store.events import (
     CheckpointSaved,
@@ -249,7 +250,7 @@ def _introduction(event: Started) -> list[str]:
         where += f", compiled in {event.compile_seconds:.0f} s"
     begins = f"resumes at step {event.step}" if event.step else "starts"
     lines = [
-        f"{event.run} {begins}: {text.count(event.parameters)} parameters, {text.count(event.train_tokens)} tokens "
+        f"{event.run} {begins}: {count_text(event.parameters)} parameters, {count_text(event.train_tokens)} tokens "
         f"({event.tokenizer}, vocabulary {event.vocab_size}), on {where}"
     ]
     if not event.step and event.unigram_loss is not None:
@@ -263,7 +264,7 @@ def _introduction(event: Started) -> list[str]:
 
 def _numbers(event: StepEvent, evaluated: Evaluated | None) -> str:
     validation = "" if evaluated is None else f"   validation {text.loss(evaluated.val_loss)}"
-    speed = f"{text.count(event.tokens_per_second)} tokens/s"
+    speed = f"{count_text(event.tokens_per_second)} tokens/s"
     return f"loss {text.loss(event.loss)}{validation}   {speed}   {text.duration(event.eta_seconds)} left"
 
 

@@ -19,6 +19,7 @@ from llmlab.core.config import differences, to_mapping
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.presets import of_preset
 from llmlab.core.run_settings import RunSettings
+from llmlab.core.signs import count_text
 from llmlab.jobs.launcher import request as send_request
 from llmlab.notebook.entries import Line
 from llmlab.notebook.notebook import Contents
@@ -179,7 +180,7 @@ class _RunLine:
         status, info = self.status, self.info
         if info is None:
             return (self.name, "damaged", "", "", "", "", "", "", "")
-        speed = "" if status.tokens_per_second is None or not status.live else text.count(status.tokens_per_second)
+        speed = "" if status.tokens_per_second is None or not status.live else count_text(status.tokens_per_second)
         return (
             self.name,
             status.words,
@@ -224,7 +225,7 @@ def _description(
     for label, fact in settings.words.facts.items():
         yield f"  {label:<12} {fact}"
     if started is not None and started.parameters is not None:
-        yield f"  model        {text.count(started.parameters)} parameters, vocabulary {started.vocab_size}"
+        yield f"  model        {count_text(started.parameters)} parameters, vocabulary {started.vocab_size}"
         yield f"  computed on  {started.device} {started.precision}, {started.workers_text}"
         if started.unigram_loss is not None:
             yield f"  compare      {baselines(started)}"

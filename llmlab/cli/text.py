@@ -14,14 +14,6 @@ from typing import Any
 _NARROWEST = 24
 
 
-def count(number: float) -> str:
-    """813056 -> `813 k`, 124e6 -> `124 M`: three digits."""
-    for factor, letter in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if number >= factor:
-            return f"{_three_digits(number / factor)}{letter}"
-    return f"{number:.0f}"
-
-
 def counted(number: int, what: str) -> str:
     """1 -> `1 token`, 2951 -> `2,951 tokens`."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
@@ -29,7 +21,10 @@ def counted(number: int, what: str) -> str:
 
 def size(number: float) -> str:
     """Bytes: 9765432 -> `9.77 MB`."""
-    return f"{count(number)}B" if number >= 1000 else f"{number:.0f} B"
+    for factor, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if number >= factor:
+            return f"{_three_digits(number / factor)} {unit}"
+    return f"{number:.0f} B"
 
 
 def duration(seconds: float | None) -> str:

@@ -17,6 +17,7 @@ from llmlab.core.errors import LabError
 from llmlab.core.files import open_file, read_json
 from llmlab.core.paths import expanded
 from llmlab.core.progress import Progress, quiet
+from llmlab.core.signs import count_text
 from llmlab.models.weights import weight_files
 from llmlab.store.checkpoints import list_checkpoints
 from llmlab.store.registry import list_runs, short_name
@@ -151,7 +152,7 @@ def _runs(outputs: Path, progress: Progress) -> Iterator[AvailableModel]:
             continue
         about = saved[-1].about
         parameters = about.get("parameters")
-        size = f"{_count(parameters)} parameters, " if isinstance(parameters, int) else ""
+        size = f"{count_text(parameters)} parameters, " if isinstance(parameters, int) else ""
         if about.get("base"):  # of a run that fine-tunes, those that learned are counted
             trained = size.replace("parameters", "parameters trained")
             size = f"{about.get('method', 'fine-tuned')} on {about['base']}, {trained}"
@@ -240,9 +241,3 @@ def _size(paths: Iterator[Path] | list[Path]) -> str:
         with suppress(OSError):
             total += path.stat().st_size
     return f"{total / 1e6:,.0f} MB" if total >= 1e6 else f"{total / 1e3:,.0f} kB"
-
-
-def _count(parameters: int) -> str:
-    if parameters >= 1e6:
-        return f"{parameters / 1e6:.1f} M"
-    return f"{parameters / 1e3:.0f} k"

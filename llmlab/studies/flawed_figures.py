@@ -15,6 +15,7 @@ import numpy as np
 from llmlab.core.charts import BARS, DASHED, Axis, Chart, Series, Table
 from llmlab.core.figures import chart_figure
 from llmlab.core.paths import resources_dir
+from llmlab.core.signs import count_text
 
 FIGURES_DIR = resources_dir() / "how-to-read" / "figures"
 VOCABULARY = 50257  # GPT-2's
@@ -55,7 +56,7 @@ def ablation_table() -> Table:
     for name, gone in (("all parts", 0), ("no gate", 3_150_000), ("no second norm", 2_048), ("no head bias", 3_072)):
         count = whole - gone
         loss = _law(np.array([float(count)]))[0] + 0.001 * rng.standard_normal()
-        rows.append([name, f"{count / 1e6:.1f} M", f"{loss:.3f}", "3"])
+        rows.append([name, count_text(count), f"{loss:.3f}", "3"])
     return Table("Each part left out in turn", ["model", "parameters", "loss (nats)", "seeds"], rows)
 
 

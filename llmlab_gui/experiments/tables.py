@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from PySide6.QtCore import QObject
 from PySide6.QtGui import QColor
 
+from llmlab.core.signs import count_text
 from llmlab.studies.plans.records import ExperimentRecord, ExperimentStatus, Trial, TrialStatus
 from llmlab_gui.charts.color_scale import curve_colors, series_color
 from llmlab_gui.experiments.poller import ExperimentRow
-from llmlab_gui.widgets.numbers import count_text, created_text, stamp_text, time_left_text
+from llmlab_gui.widgets.numbers import created_text, stamp_text, time_left_text
 from llmlab_gui.widgets.row_tables import Column, RowsModel, numbers
 from llmlab_gui.widgets.theme import current_theme, mix
 

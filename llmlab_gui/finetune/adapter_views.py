@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from llmlab.core.signs import count_text
 from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.bars import Bar, BarGroup, Bars, Series
 from llmlab_gui.charts.heatmap import Heat
-from llmlab_gui.widgets.numbers import count_text
 from llmlab_gui.widgets.saving import Cell
 
 # Words in the names of modules, in families' own spelling.

@@ -11,6 +11,7 @@ from PySide6.QtWidgets import QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.core.finetuning_settings import FULL, FinetuneSettings
+from llmlab.core.signs import count_text
 from llmlab.models.source import base_named
 from llmlab.training.finetuning.estimate import FinetuneEstimate, estimate_finetuning
 from llmlab.training.finetuning.unsloth import probe_unsloth
@@ -23,7 +24,6 @@ from llmlab_gui.train.run_setup import RunSetupDock
 from llmlab_gui.widgets import drops
 from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.layouts import settling_timer
-from llmlab_gui.widgets.numbers import count_text
 
 _ESSENTIAL = ("model.method", "lora.rank", "train.learning_rate", "train.steps")
 

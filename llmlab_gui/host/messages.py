@@ -9,11 +9,12 @@ from typing import Any
 
 from llmlab.core.records import from_plain
 from llmlab.core.settings import Sampling
+from llmlab.core.signs import count_text
 from llmlab.data.example_preview import BatchText, Preview
 from llmlab.models.replies import About, Expected
 from llmlab.practice.question import Question
 from llmlab_gui.host.selection import PromptToken, Working
-from llmlab_gui.widgets.numbers import bytes_text, count_text
+from llmlab_gui.widgets.numbers import bytes_text
 
 # The kinds of models as people call them.
 KIND_NAMES = {

@@ -15,6 +15,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from llmlab.core.signs import count_text
 from llmlab_gui.host.selection import ChosenIntervention
 from llmlab_gui.host.session import InspectionSession
 from llmlab_gui.inside.chosen_interventions import HOWS, PARTS, words
@@ -22,7 +23,6 @@ from llmlab_gui.widgets.buttons import tool_button
 from llmlab_gui.widgets.flow import FlowRow
 from llmlab_gui.widgets.labels import labelled
 from llmlab_gui.widgets.layouts import beside, choice_box, column
-from llmlab_gui.widgets.numbers import count_text
 
 _ROWS_SHOWN = 4
 _ALIGNMENTS = (("", "token by token"), ("start", "aligned at the start"), ("end", "aligned at the end"))

@@ -8,10 +8,11 @@ from PySide6.QtCore import QRect, Qt, Signal
 from PySide6.QtGui import QColor, QFont, QPainter
 from PySide6.QtWidgets import QStyle, QStyleOptionViewItem, QTableView
 
+from llmlab.core.signs import count_text
 from llmlab.store.run_folder import SILENT, SILENT_ELSEWHERE, RunStatus
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.run_rows import RunRow
-from llmlab_gui.widgets.numbers import count_text, created_text, stamp_text
+from llmlab_gui.widgets.numbers import created_text, stamp_text
 from llmlab_gui.widgets.row_tables import Column, DatedNames, Index, RowsModel, numbers
 from llmlab_gui.widgets.theme import current_theme
 

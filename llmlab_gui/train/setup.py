@@ -9,6 +9,7 @@ from PySide6.QtWidgets import QWidget
 
 from llmlab.core.presets import Preset
 from llmlab.core.settings import PretrainSettings
+from llmlab.core.signs import count_text
 from llmlab.data.build_tokenizer import cut_anew
 from llmlab.gpt.estimate import estimate_pretraining, follows_from_text
 from llmlab.training.kinds import as_watched, kind_of
@@ -16,7 +17,7 @@ from llmlab_gui.forms.corpus_editor import CorpusEditor
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.train.run_costs import Costs, checkpoints_text, memory_text, time_text
 from llmlab_gui.train.run_setup import RunSetupDock
-from llmlab_gui.widgets.numbers import count_text, minutes_text
+from llmlab_gui.widgets.numbers import minutes_text
 
 
 def _seconds(settings: PretrainSettings, outputs: Path) -> float:

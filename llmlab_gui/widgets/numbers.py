@@ -103,19 +103,6 @@ def bytes_text(count: float) -> str:
     return f"{count:.1f} TB"
 
 
-def count_text(count: float) -> str:
-    """`64`, `12.3k`, `0.81M`, `124M`: as the field writes numbers of parameters and tokens."""
-    if count < 10_000:
-        return f"{count:,.0f}"
-    if count < 100_000:
-        return f"{count / 1e3:.1f}k"
-    for size, sign in ((1e9, "B"), (1e6, "M")):
-        if count >= size or (sign == "M" and count >= 1e5):
-            share = count / size
-            return f"{share:.{0 if share >= 100 else 1 if share >= 10 else 2}f}{sign}"
-    return f"{count:,.0f}"
-
-
 def minutes_text(minutes: float) -> str:
     """`40 s`, `3 min`, `2 h 5 min`: rounded as an estimate should be."""
     seconds = minutes * 60

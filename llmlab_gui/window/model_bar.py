@@ -8,12 +8,13 @@ from PySide6.QtCore import QSize, Qt
 from PySide6.QtGui import QAction
 from PySide6.QtWidgets import QFileDialog, QMenu, QToolBar, QToolButton, QWidget
 
+from llmlab.core.signs import count_text
 from llmlab_gui.forms.model_dialog import ModelDialog
 from llmlab_gui.host.recent import is_gone
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.widgets.icons import icon
-from llmlab_gui.widgets.numbers import bytes_text, count_text
+from llmlab_gui.widgets.numbers import bytes_text
 from llmlab_gui.widgets.one_line import keep_short
 from llmlab_gui.widgets.theme import theme_notifier
 

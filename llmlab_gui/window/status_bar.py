@@ -8,11 +8,12 @@ from PySide6.QtCore import QEvent, QObject, QSize, Qt
 from PySide6.QtGui import QColor, QPainter, QPaintEvent, QPalette, QResizeEvent
 from PySide6.QtWidgets import QLabel, QProgressBar, QStatusBar, QStyle, QStyleOption, QWidget
 
+from llmlab.core.signs import count_text
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.run_rows import RunRow
 from llmlab_gui.widgets.buttons import tool_button
 from llmlab_gui.widgets.icons import state_color, state_icon
-from llmlab_gui.widgets.numbers import count_text, time_left_text
+from llmlab_gui.widgets.numbers import time_left_text
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
 _SAID_MS = 8000

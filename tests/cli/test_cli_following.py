@@ -57,7 +57,7 @@ def test_a_finished_run_ends_with_losses_and_what_to_do_next(
     behave("finishes")
     assert main(PRETRAIN) == 0
     output = capsys.readouterr().out
-    assert "810 k parameters" in output
+    assert "0.81M parameters" in output
     assert "knowing nothing costs 4.174" in output
     assert "train loss   1.000 in step 3" in output  # the last evaluation was at another step
     assert "best         1.250 on validation, at step 2" in output

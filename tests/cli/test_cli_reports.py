@@ -107,18 +107,10 @@ def test_brackets_in_what_is_shown_are_no_markup(fake: FakeRun, capsys: pytest.C
 
 @pytest.mark.parametrize(
     ("number", "shown"),
-    [
-        (0, "0"),
-        (999, "999"),
-        (1000, "1.00 k"),
-        (813_056, "813 k"),
-        (999_960, "1000 k"),
-        (124e6, "124 M"),
-        (2e9, "2.00 G"),
-    ],
+    [(0, "0 B"), (999, "999 B"), (1000, "1.00 kB"), (813_056, "813 kB"), (124e6, "124 MB"), (2e9, "2.00 GB")],
 )
-def test_counts_have_three_digits(number: float, shown: str) -> None:
-    assert text.count(number) == shown
+def test_sizes_have_three_digits(number: float, shown: str) -> None:
+    assert text.size(number) == shown
 
 
 def test_durations_read_like_a_clock() -> None:

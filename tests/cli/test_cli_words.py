@@ -356,7 +356,7 @@ def test_presets_lists_parameters_memory_and_the_time_that_set_up_says(capsys: p
     assert all(preset["minutes"] > steps[preset["name"]] for preset in scratch)  # its start and its evaluations, too
     assert presets["smollm2-135m"]["settings"]["model"]["method"] == "qlora"
     assert main(["presets"]) == 0
-    assert "124 M" in capsys.readouterr().out
+    assert "124M" in capsys.readouterr().out
 
 
 def test_corpora_lists_what_is_here_and_what_can_be_fetched(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,10 +1,10 @@
-"""A number below zero has the minus sign of print; what is written as zero has no sign."""
+"""Numbers as people read them: a few digits of a count, and the minus sign of print."""
 
 from __future__ import annotations
 
 import pytest
 
-from llmlab.core.signs import minus
+from llmlab.core.signs import count_text, minus
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,11 @@ from llmlab.core.signs import minus
 )
 def test_the_sign_of_a_number(formatted: str, read: str) -> None:
     assert minus(formatted) == read
+
+
+@pytest.mark.parametrize(
+    ("count", "read"),
+    [(64, "64"), (9999, "9,999"), (12_345, "12.3k"), (813_056, "0.81M"), (124e6, "124M"), (2e9, "2.00B")],
+)
+def test_a_count_of_parameters_is_written_as_the_field_does(count: float, read: str) -> None:
+    assert count_text(count) == read

@@ -181,7 +181,7 @@ def test_it_is_described_listed_compared_and_followed(made: Made, tmp_path: Path
     assert not described.refusals
     row = next(model for model in available_models(made.outputs) if model.name == "tuned")
     assert row.reference == "tuned@latest"
-    assert row.detail == f"lora on {made.base}, 1 k parameters trained, saved at steps 50, 100"
+    assert row.detail == f"lora on {made.base}, 1,000 parameters trained, saved at steps 50, 100"
 
     values = {"text": TEXT, "what": ["residual"]}
     compare(made.base, "tuned@final", made.outputs, values, tmp_path / "compared.safetensors")

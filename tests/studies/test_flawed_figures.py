@@ -50,7 +50,7 @@ def test_the_line_of_the_scaling_plot_misses_all_large_models_ever_more() -> Non
 
 
 def test_what_the_ablation_loses_is_its_parameters() -> None:
-    rows = {name: (float(count.removesuffix(" M")), float(loss)) for name, count, loss, _ in ablation_table().rows}
+    rows = {name: (float(count.removesuffix("M")), float(loss)) for name, count, loss, _ in ablation_table().rows}
     whole, gate = rows["all parts"], rows["no gate"]
     assert gate[0] < 0.8 * whole[0]
     law = [FLOOR + flawed_figures.SCALE / (1e6 * count) ** flawed_figures.EXPONENT for count, _ in (whole, gate)]

@@ -20,6 +20,7 @@ from llmlab.anatomy.capture import Observer, Point, run
 from llmlab.anatomy.finding import anatomy_of
 from llmlab.core.errors import LabError
 from llmlab.core.progress import Progress, quiet
+from llmlab.core.signs import count_text
 from llmlab.studies.papers.attention_sinks.thresholds import OTHER_EARLY
 from llmlab.studies.papers.prompts import Prompts
 
@@ -189,7 +190,7 @@ def about(read: Sequence[tuple[Found, Reading]]) -> dict[str, Sequence[str]]:
     """First columns of a table."""
     return {
         "model": [one.name for one, _ in read],
-        "parameters": [f"{one.parameters / 1e6:,.1f} M" for one, _ in read],
+        "parameters": [count_text(one.parameters) for one, _ in read],
         "blocks": [str(text.depth) for _, text in read],
     }
 
