@@ -13,6 +13,12 @@ def sources(archive: Archive) -> dict[str, Archive]:
     return dict(archive._of) if isinstance(archive, JoinedArchive) else dict.fromkeys(archive, archive)
 
 
+def step_of(archive: Archive) -> int | None:
+    """The step of the checkpoint, or of the run that trained, that an archive is about; None where it has none."""
+    step = archive.metadata.more.get("step")
+    return int(step) if step else None
+
+
 class JoinedArchive(Archive):
     """Two archives about the same prompt and model, as one; the later one's tensors win."""
 

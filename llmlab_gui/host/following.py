@@ -51,13 +51,17 @@ class Following(QObject):
 
     def saw(self) -> None:
         """It was looked at just now."""
-        self._seen = self._step_of(self._run) if self._run else None
+        self._seen = self.step
+
+    @property
+    def step(self) -> int | None:
+        """The one that the open model's run has reached; None if it is not live, or unknown."""
+        return self._step_of(self._run) if self._run else None
 
     @property
     def has_news(self) -> bool:
         """Whether it may have learned since."""
-        step = self._step_of(self._run)
-        return step is None or step != self._seen
+        return self.step is None or self.step != self._seen
 
     def _update(self) -> None:
         if self.wanted and self._run:

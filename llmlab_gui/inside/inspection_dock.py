@@ -12,7 +12,7 @@ from PySide6.QtWidgets import QTabWidget, QWidget
 from llmlab.core.errors import LabError
 from llmlab.data.token_bytes import spelled
 from llmlab.inspection.archive import Archive
-from llmlab_gui.host.findings import sources
+from llmlab_gui.host.findings import sources, step_of
 from llmlab_gui.host.inspection_plan import refusal_of, too_long
 from llmlab_gui.host.progress_strip import ProgressStrip
 from llmlab_gui.inside.exporting_dock import ExportingDock
@@ -107,14 +107,22 @@ class InspectionDock(ExportingDock):
 
     @property
     def picture_title(self) -> str:
-        """With the prompt that it is of."""
+        """With the prompt that it is of, and with the step where the model is live."""
         prompt = textwrap.shorten(self._prompt_in_sight(), _LONGEST_PROMPT, placeholder=" …")
-        return f"{super().picture_title}{self.part_in_sight()}" + (f", of “{prompt}”" if prompt else "")
+        title = f"{super().picture_title}{self._step_in_sight()}{self.part_in_sight()}"
+        return f"{title}, of “{prompt}”" if prompt else title
 
     @property
     def export_name(self) -> str:
         """With the beginning of the prompt: what is saved of another one does not replace it."""
         return "-".join([super().export_name, *_WORD.findall(self._prompt_in_sight())[:_FILE_WORDS]])
+
+    def _step_in_sight(self) -> str:
+        """Of a live model, whose name has none."""
+        if self.session.about is None or not self.session.about.live:
+            return ""
+        steps = [step_of(archive) for archive in self.shown_archives() if archive is not None]
+        return next((f", step {step:,}" for step in reversed(steps) if step is not None), "")
 
     def _prompt_in_sight(self) -> str:
         """Of what is shown, which may be another one than is typed by now; on one line."""

@@ -10,6 +10,7 @@ from PySide6.QtWidgets import QFileDialog, QMenu, QToolBar, QToolButton, QWidget
 
 from llmlab.core.signs import count_text
 from llmlab_gui.forms.model_dialog import ModelDialog
+from llmlab_gui.host.findings import step_of
 from llmlab_gui.host.recent import is_gone
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.window_settings import WindowSettings
@@ -45,8 +46,9 @@ class ModelBar(QToolBar):
         self.choose_action.setToolTip("Open a model to look into (Ctrl+M)")
         self.choose_action.triggered.connect(lambda _=False: self.choose())
         self.addWidget(self.button)
-        self._session.about_changed.connect(self._draw)
-        lab.runs_changed.connect(self._draw)  # as a checkpoint may have been deleted
+        for changed in (self._session.about_changed, self._session.inspection_changed):
+            changed.connect(self._draw)
+        lab.runs_changed.connect(self._draw)  # as a checkpoint may have been deleted, or a live run learned
         self._session.recent_changed.connect(self._remember)
         self._session.choose_requested.connect(self.choose)
         theme_notifier.changed.connect(self._draw)
@@ -104,7 +106,7 @@ class ModelBar(QToolBar):
         if len(name) > _LONGEST_NAME:  # its end is the step
             name = f"{name[: half - 1]}…{name[-half:]}"
         gone = is_gone(about.reference, self._lab.outputs)
-        name = f"{name} (deleted)" if gone else name
+        name = f"{name} (deleted)" if gone else f"{name}{self._inspected_at()}"
         self.button.setText(f"{name} · {count_text(about.parameters)} · {about.kind_name} · {bytes_text(about.bytes)}")
         memory = f"\nIts process uses {bytes_text(about.memory_bytes)}." if about.memory_bytes else ""
         self.button.setToolTip(
@@ -112,6 +114,13 @@ class ModelBar(QToolBar):
             f"{about.n_embd:,}, {about.vocab_size:,} tokens, context {about.context:,}\n{about.size_text}{memory}"
             f"{_GONE if gone else ''}"
         )
+
+    def _inspected_at(self) -> str:
+        """The step that the numbers of a live run are of, and the one that it has reached since."""
+        inspection, now = self._session.inspection, self._session.following.step
+        if now is None or inspection is None or (step := step_of(inspection)) is None:
+            return ""
+        return f", inspected at step {step:,}" + (f", now at {now:,}" if now > step else "")
 
     def _remember(self) -> None:
         self._settings.recent = self._session.recent

@@ -146,6 +146,8 @@ def write(path: Path, model: str, question: str, values: Mapping[str, Any]) -> N
         tensors, more = stages(seed, len(ids)), {"scale": "0.5", "softcap": ""}
     else:
         tensors = {"asked": np.zeros(1)}
+    if model.endswith("@live"):
+        more["step"] = "100"
     kind = "inspection" if question == "inspect" else question
     metadata = Metadata(
         kind=kind,

@@ -479,6 +479,8 @@ def test_numbers_and_picture_are_copied(qtbot: QtBot, lab: LookingLab, dock: Att
     *_, shown = (archive for archive in dock.shown_archives() if archive is not None)
     shown.metadata.tokens[:2] = [r"\xe4\xbd", r"\xa0"]  # the bytes of one character
     assert "of “你 and John went”" in dock.picture_title
+    looked(qtbot, lab, model="bar@live")
+    qtbot.waitUntil(lambda: "bar@live, step 100, layer 0" in dock.picture_title, timeout=WAIT)
     line = image.copy(0, image.height() - 30, image.width(), 24)
     colors = {line.pixelColor(x, y).name() for x in range(line.width()) for y in range(0, line.height(), 4)}
     assert len(colors) == 1  # no word of what one can point at

@@ -62,7 +62,7 @@ def test_a_run_is_looked_into_while_it_trains_and_after_the_host_was_killed(
     assert session.about.live
     assert (session.about.n_layer, session.about.n_head) == (2, 2)
     assert "real" in window.model_bar.button.text()
-    assert "live run" in window.model_bar.button.text()
+    assert "(live), inspected at step " in window.model_bar.button.text()
     assert prompt.follow.isVisible()
     first = session.inspection
     qtbot.waitUntil(lambda: session.inspection is not None and session.inspection is not first, timeout=WAIT)

@@ -312,6 +312,17 @@ def test_the_toolbar_names_the_model(qtbot: QtBot, outputs: Path, tmp_path: Path
     lab.refresh()
     qtbot.waitUntil(lambda: bar.button.text().startswith("bar@250 (deleted) · "), timeout=WAIT)
     assert "was deleted" in bar.button.toolTip()
+    lab.inspection.need("panel", ("heads",))
+    lab.inspection.set_prompt("The king", False)
+    lab.inspection.following.set(False)
+    live = FakeRun(outputs, "foo").start().advance(100)
+    lab.inspection.open("foo@live")
+    for end, steps in ((" · ", 50), (", now at 150 · ", 0)):
+        lab.refresh()
+        words = f"foo@live, inspected at step 100{end}"
+        qtbot.waitUntil(lambda words=words: bar.button.text().startswith(words), timeout=WAIT)
+        live.advance(steps)
+    live.finish()
     lab.inspection.open("/models/small")
     qtbot.waitUntil(lambda: bar.button.text().startswith("small"), timeout=WAIT)
     assert bar.button.text() == "small · 0.12M · Hugging Face · 494 kB"
