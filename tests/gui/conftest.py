@@ -159,10 +159,11 @@ def make_main_window(qtbot: QtBot, tmp_path: Path, outputs: Path) -> Iterator[Ma
 
 @pytest.fixture(scope="module")
 def window_of_the_file(qapp: QApplication, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MainWindow]:
-    """One window on an empty outputs folder, in sight, for all tests of a file."""
+    """One window on an empty outputs folder, in sight, for all tests of a file; the welcome does not lie over it."""
     _light(qapp)
     folder = tmp_path_factory.mktemp("window")
     window = _main_window(folder, folder / "window.ini", asks=False, docks=True)
+    window.covers.wave_welcome()
     window.show()
     yield window
     window.close_quietly()
