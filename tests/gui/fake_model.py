@@ -86,10 +86,13 @@ class FakeModelHost:
             self._waiting.remove(request)
             self._held.pop(request, None)
             self.cancelled.append(request)
-            QTimer.singleShot(0, lambda: self._closed or request.end(request.cancelled))
+            QTimer.singleShot(0, lambda: request.deleteLater() if self._closed else request.end(request.cancelled))
 
     def shutdown(self) -> None:
+        """As the host's: unanswered requests end silently."""
         self._closed = True
+        for request in self._waiting:
+            request.deleteLater()
         self._held.clear()
         self._waiting.clear()
 
