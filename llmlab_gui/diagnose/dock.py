@@ -135,6 +135,9 @@ class DiagnoseDock(LabDock):
             failed = partial(self._unmeasured, run)
             self._measuring.run(partial(_measure, run, self._measuring.check), measured, failed)
             return
+        to_train = not run.path.with_name(f"{run.id}-{what}").exists()
+        if to_train and not TrainingNow(self.lab).may_start(self, "Start a further experiment"):
+            return
 
         def made() -> RunFolder:
             experiment = mysteries.ask(run, what, watched=True)

@@ -12,6 +12,7 @@ from PySide6.QtCore import QObject, Signal
 
 from llmlab.core.errors import LabError
 from llmlab.store.history import RunHistory
+from llmlab.store.worker_folder import is_elsewhere
 from llmlab_gui.experiments.controller import ExperimentController
 from llmlab_gui.experiments.poller import ExperimentRow, ExperimentsPoller, Outcome, R, Source
 from llmlab_gui.lab.plans import PlansDesk
@@ -76,8 +77,8 @@ class ExperimentDesk(PlansDesk, Generic[R]):
         return self._outcome if self._outcome.id == self._current else Outcome(self._current)
 
     def live(self) -> list[ExperimentRow]:
-        """Those that a worker is at."""
-        return [row for row in self._rows.values() if row.status.live]
+        """Those that a worker of this machine is at."""
+        return [row for row in self._rows.values() if row.status.live and not is_elsewhere(row.status)]
 
     def refresh(self) -> None:
         """Looks at the outputs folder at once."""
@@ -115,7 +116,7 @@ class ExperimentDesk(PlansDesk, Generic[R]):
         if current is None:
             self._by_hand = False
         if current is None or (not self._by_hand and not current.status.live):
-            newest = next(iter(self.live() or self._rows.values()), None)
+            newest = min(self._rows.values(), key=lambda row: not row.status.live, default=None)
             self._make_current(newest.id if newest else "")
 
     def _make_current(self, experiment_id: str) -> None:

@@ -13,6 +13,7 @@ from llmlab_gui.experiments.desk import ExperimentDesk
 from llmlab_gui.experiments.poller import ExperimentRow
 from llmlab_gui.experiments.tables import TrialRow, TrialsModel, seconds_left
 from llmlab_gui.lab.lab import Lab
+from llmlab_gui.lab.training_now import TrainingNow
 from llmlab_gui.widgets.flow import FlowRow
 from llmlab_gui.widgets.labels import ProblemLabel, QuietLabel, labelled
 from llmlab_gui.widgets.layouts import column
@@ -98,7 +99,9 @@ class StudyPanel(QWidget):
         if row is None:
             return
         elsewhere = row.status.live and is_elsewhere(row.status)
-        if not elsewhere or ask_where_to_resume(self, row.id, row.status.host):
+        if elsewhere and not ask_where_to_resume(self, row.id, row.status.host):
+            return
+        if TrainingNow(self._lab).may_start(self, "Resume"):
             self._desk.controller.go_on(row.folder, take_over=elsewhere)
 
     def open_run(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Generic, TypeVar
 
 from PySide6.QtCore import Signal
@@ -18,10 +19,10 @@ from llmlab_gui.experiments.controller import ExperimentController
 from llmlab_gui.forms.named_editor import NothingNamed
 from llmlab_gui.lab.dock import is_seen
 from llmlab_gui.lab.lab import Lab
+from llmlab_gui.lab.training_now import TrainingNow
 from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.labels import PrimaryButton, ProblemLabel, labelled
 from llmlab_gui.widgets.layouts import beside, column, settling_timer
-from llmlab_gui.widgets.question import ask
 
 A = TypeVar("A")  # what a form says
 P = TypeVar("P")  # what is planned from it
@@ -116,22 +117,15 @@ class StudySetup(QWidget, Generic[A, P]):
             self.update_plan()
             self._start_when_planned = self._planned and self._asked is not None
             return
-        busy = busy_with(self._lab) if record.trials or record.estimated_seconds else []
-        if busy and not self.ask_about_others(busy):
-            return
-        predictions = self._steps.ask(record)
+        predict = partial(self._steps.ask, record)
+        works = record.trials or record.estimated_seconds  # and is not done at once
+        predictions = TrainingNow(self._lab).predicted(self, "Start", predict) if works else predict()
         if predictions is None:
             return
         stated = [prediction.as_dict() for prediction in predictions]  # locked when its folder is made
         self._starting = record.id  # and the button is not disabled: the keyboard stays there
         self.record = None  # its name is taken
         self._controller.start(replace(record, predictions=stated), self._form.jobs.value())
-
-    def ask_about_others(self, busy: list[str]) -> bool:
-        """Whether to start although these are running."""
-        text = f"{', '.join(busy[:4])} {'is' if len(busy) == 1 else 'are'} running now."
-        more = "Two runs on one processor slow each other down several times over."
-        return bool(ask(self, "Start", text, more, {"start": "Start anyway"}))
 
     def update_plan(self) -> None:
         """Says what is wrong, or else what there will be."""
@@ -213,9 +207,3 @@ class StudySetup(QWidget, Generic[A, P]):
             self._form.name.clear()
         self._starting = study  # also where the name was cleared, which is an edit
         self._settle.start()  # a fresh name, for another one like it
-
-
-def busy_with(lab: Lab) -> list[str]:
-    """Ids of what runs now: experiments and checks, or else runs of their own."""
-    plans = [row.id for desk in lab.desks for row in desk.live()]
-    return plans or [row.name for row in lab.runs() if row.trains_here]

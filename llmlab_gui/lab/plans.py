@@ -9,7 +9,7 @@ from PySide6.QtCore import QObject, Signal
 
 
 class LivePlan(Protocol):
-    """A plan that a worker is at."""
+    """A plan that a worker of this machine is at."""
 
     @property
     def id(self) -> str:
@@ -25,7 +25,7 @@ class PlansDesk(QObject):
     said = Signal(str)  # good news, one sentence
 
     def live(self) -> Sequence[LivePlan]:
-        """Those that a worker is at."""
+        """Those that a worker of this machine is at."""
         raise NotImplementedError
 
     def shutdown(self) -> None:

@@ -239,12 +239,9 @@ class UsePanel(QWidget):
         except LabError as error:
             self._lab.error_raised.emit(error)
             return
-        training = TrainingNow(self._lab)
-        answer = training.ask(self, self.train.text())
-        predictions = ask_of_run(self, self._lab, settings, preset) if answer != "cancel" else None
+        predict = partial(ask_of_run, self, self._lab, settings, preset)
+        predictions = TrainingNow(self._lab).predicted(self, self.train.text(), predict)
         if predictions is not None:
-            if answer == "pause":
-                training.pause()
             make = partial(make_yours, self._lab.outputs, (), settings, preset=preset)
             self._make(partial(make, watched=True, predictions=predictions))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import (
@@ -48,17 +49,12 @@ def ask_branch(parent: QWidget, lab: Lab, run: RunRow, step: int) -> Branch | No
     accepted = dialog.exec()
     name, overrides = dialog.name.text().strip(), dialog.overrides() if accepted else {}
     dialog.deleteLater()
-    training = TrainingNow(lab)
-    answer = training.ask(parent, "Branch") if accepted else "cancel"
-    if answer == "cancel":
+    if not accepted:
         return None
     settings = with_values(run.info.settings, overrides)
-    predictions = ask_of_run(parent, lab, settings, run.info.preset, branched=(run, step))
-    if predictions is None:
-        return None
-    if answer == "pause":
-        training.pause()
-    return Branch(name or None, overrides, predictions)
+    predict = partial(ask_of_run, parent, lab, settings, run.info.preset, branched=(run, step))
+    predictions = TrainingNow(lab).predicted(parent, "Branch", predict)
+    return Branch(name or None, overrides, predictions) if predictions is not None else None
 
 
 class BranchDialog(QDialog):

@@ -144,7 +144,7 @@ class RunActions(QObject):
         answer = "ask" if paused else "here"
         if elsewhere:
             answer = ask_where_to_resume(self._window, row.name, row.status.host, paused=paused)
-        if answer == "ask":
+        if answer == "ask" and (elsewhere or TrainingNow(self._lab).may_start(self._window, "Resume")):
             self._lab.controller.unpause(row.run)
         if answer != "here":
             return

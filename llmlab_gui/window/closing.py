@@ -9,7 +9,6 @@ from typing import Any
 from PySide6.QtCore import Qt, QTimer, Signal
 from PySide6.QtWidgets import QDialog, QDialogButtonBox, QLabel, QWidget
 
-from llmlab.store.worker_folder import is_elsewhere
 from llmlab_gui.experiments.desk import ExperimentDesk
 from llmlab_gui.experiments.poller import ExperimentRow
 from llmlab_gui.lab.lab import Lab
@@ -39,8 +38,7 @@ def runs_to_ask_about(lab: Lab) -> list[RunRow]:
 
 def plans_to_ask_about(desks: Sequence[ExperimentDesk[Any]]) -> list[ExperimentRow]:
     """The live experiments and checks that a window started here: also between two runs, and those that train none."""
-    live = [plan for desk in desks for plan in desk.live()]
-    return [plan for plan in live if plan.record.watched and not is_elsewhere(plan.status)]
+    return [plan for desk in desks for plan in desk.live() if plan.record.watched]
 
 
 def ask(parent: QWidget, rows: Sequence[RunRow], waiting: int = 0, plans: Sequence[ExperimentRow] = ()) -> CloseChoice:

@@ -18,6 +18,7 @@ from llmlab.store.run_folder import RunFolder, RunInfo, RunStatus
 from llmlab_gui.host.session import InspectionSession
 from llmlab_gui.lab.book import Book
 from llmlab_gui.lab.lab import Lab
+from llmlab_gui.lab.plans import PlansDesk
 from llmlab_gui.lab.run_rows import RunRow
 
 
@@ -87,6 +88,7 @@ class FakeLab(QObject):
     def __init__(self, outputs: Path) -> None:
         super().__init__()
         self.outputs = outputs
+        self.desks: list[PlansDesk] = []
         self.controller = FakeController()
         self.notebook = Book(outputs, self)
         self.notebook.set_asks(False)

@@ -36,7 +36,15 @@ def trained(lab: WholeLab, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
-def dock(qtbot: QtBot, lab: WholeLab, trained: list[str]) -> Iterator[DiagnoseDock]:
+def answers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """To the question what becomes of the runs that train: those that come first, then "beside"."""
+    found: list[str] = []
+    monkeypatch.setattr(TrainingNow, "ask", lambda *_: found.pop(0) if found else "beside")
+    return found
+
+
+@pytest.fixture
+def dock(qtbot: QtBot, lab: WholeLab, trained: list[str], answers: list[str]) -> Iterator[DiagnoseDock]:
     made = DiagnoseDock(lab)
     qtbot.addWidget(made)
     made.resize(420, 560)
@@ -118,26 +126,29 @@ def test_a_double_click_starts_one_mystery(qtbot: QtBot, dock: DiagnoseDock, tra
 
 
 def test_a_mystery_asks_what_becomes_of_a_run_that_trains(
-    qtbot: QtBot, dock: DiagnoseDock, trained: list[str], monkeypatch: pytest.MonkeyPatch
+    qtbot: QtBot, dock: DiagnoseDock, trained: list[str], answers: list[str]
 ) -> None:
-    answers, titles = ["cancel", "both"], list[str]()
-    monkeypatch.setattr(TrainingNow, "ask", lambda _, __, title: (titles.append(title), answers.pop(0))[1])
+    answers.append("cancel")
     dock.start()
     assert dock.start_button.isEnabled()
     dock.start()
     qtbot.waitUntil(lambda: len(trained) == 1, timeout=WAIT)
-    assert titles == ["Start a mystery"] * 2
 
 
 def test_further_experiments_are_made_paid_for_and_shown_beside_each_other(
-    qtbot: QtBot, dock: DiagnoseDock, lab: WholeLab, trained: list[str]
+    qtbot: QtBot, dock: DiagnoseDock, lab: WholeLab, trained: list[str], answers: list[str]
 ) -> None:
     run = _started(qtbot, dock)
+    answers.append("cancel")
+    dock.evidence.questions["healthy"].click()
+    assert not answers
     dock.evidence.questions["healthy"].click()
     qtbot.waitUntil(lambda: "2 of 4" in dock.evidence.budget.text(), timeout=WAIT)
     assert trained == [run.id, f"{run.id}-healthy"]
     assert dock.evidence.questions["healthy"].text() == "Healthy run"
-    dock.evidence.questions["healthy"].click()  # before its worker has begun
+    answers.append("cancel")
+    dock.evidence.questions["healthy"].click()  # before its worker has begun: it is shown, and nothing is asked
+    assert answers.pop() == "cancel"
     dock.evidence.questions["seed"].click()
     qtbot.waitUntil(lambda: "1 of 4" in dock.evidence.budget.text(), timeout=WAIT)
     assert not dock.evidence.questions["measure"].isEnabled()

@@ -37,6 +37,7 @@ from llmlab_gui.experiments.result_chart import Expected, ResultChart
 from llmlab_gui.experiments.setup import ExperimentDock
 from llmlab_gui.experiments.tables import trial_colors
 from llmlab_gui.lab.dock import LabDock
+from llmlab_gui.lab.training_now import TrainingNow
 from llmlab_gui.widgets import question
 from llmlab_gui.widgets.theme import theme_notifier
 
@@ -84,15 +85,17 @@ def test_what_another_machine_runs_says_so_and_is_resumed_here_when_somebody_say
     fake.folder.write_status(replace(fake.folder.recorded_status(), host="dhcp-17", pid=None))
     found(lab, qtbot)
     qtbot.waitUntil(lambda: "It is running on dhcp-17." in dock.study.standing.text(), timeout=WAIT)
-    asked, answers = [], iter(["", "here"])
+    asked, answers, starts = [], iter(["", "here", "here"]), iter(["cancel", "beside"])
     monkeypatch.setattr(question, "ask", lambda *words, **_: asked.append(words[2]) or next(answers))
+    monkeypatch.setattr(TrainingNow, "ask", lambda *_: next(starts))
     monkeypatch.setattr(lab.experiments.controller, "_launch", lambda make, *_: make())
     assert dock.study.resume_button.isVisible()
+    dock.study.resume_button.click()
     dock.study.resume_button.click()
     assert fake.folder.status().state == "running"
     dock.study.resume_button.click()
     assert fake.folder.status().state == "interrupted"
-    assert asked == ["rates was last seen on dhcp-17."] * 2
+    assert asked == ["rates was last seen on dhcp-17."] * 3
 
 
 def test_names_of_two_experiments_of_one_kind_and_minute_can_be_told_apart(qtbot: QtBot, lab: WholeLab) -> None:

@@ -64,13 +64,14 @@ def test_a_killed_experiment_goes_on_where_it_was_and_ends_with_a_report(
     kept, killed = (folder.run_of(record.trial(trial), record.track) for trial in (first, second))
     desk.controller.start(record)
     # By its files, and nothing else meanwhile: a trial takes a second.
-    wait_until(lambda: killed.events.exists() and killed.has_worker(killed.recorded_status()))
+    wait_until(lambda: (now := killed.recorded_status()).state == "running" and killed.has_worker(now))
     psutil.Process(folder.recorded_status().pid).kill()
     qtbot.waitUntil(lambda: listed.study.resume_button.isVisibleTo(listed) and not desk.live(), timeout=WAIT)
     qtbot.waitUntil(lambda: standing(first) == "finished", timeout=WAIT)
     events = kept.events.read_bytes()
     qtbot.waitUntil(lambda: not killed.has_worker(killed.recorded_status()), timeout=WAIT)  # it took its run with it
 
+    qtbot.waitUntil(lambda: not any(row.trains_here for row in lab.runs()), timeout=WAIT)  # or it is asked about
     listed.study.resume_button.click()
     qtbot.waitUntil(lambda: bool(desk.live()), timeout=WAIT)
     qtbot.waitUntil(lambda: folder.status().state == "finished", timeout=WAIT)

@@ -31,6 +31,7 @@ from llmlab_gui.experiments import setup
 from llmlab_gui.experiments.form import parse_values
 from llmlab_gui.experiments.setup import ExperimentDock, plan_text, questions
 from llmlab_gui.experiments.study_setup import _SETTLE_MS
+from llmlab_gui.lab import training_now
 from llmlab_gui.lab.book import Anchors
 from llmlab_gui.lab.window_settings import WindowSettings
 
@@ -272,18 +273,23 @@ def test_a_second_experiment_at_once_is_asked_about(
     started: list[ExperimentRecord],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    FakeExperiment(outputs, "busy").begin(0, 10)
+    FakeExperiment(outputs, "busy").status(state="running")  # none of its runs trains just now
     lab.experiments.refresh()
     qtbot.waitUntil(lambda: bool(lab.experiments.live()), timeout=WAIT)
     monkeypatch.setattr(setup, "ask", lambda *_, **__: [])
-    named: list[list[str]] = []
-    answers = [False, True]
-    monkeypatch.setattr(dock.setup, "ask_about_others", lambda busy: named.append(busy) or answers.pop(0))
+    said: list[object] = []
+    answers = iter(["", "beside"])
+
+    def ask(_: object, *words: object, default: str, harmful: str) -> str:
+        said.append((*words[:2], words[3], default, harmful))
+        return next(answers)
+
+    monkeypatch.setattr(training_now, "ask", ask)
     planned(dock, qtbot)
     dock.setup.start()
     assert started == []
     dock.setup.start()
-    assert named == [["busy"], ["busy"]]
+    assert said == [("Start", "busy is running now.", {"beside": "Start beside it"}, "", "beside")] * 2
     assert len(started) == 1
 
 

@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 from fake_experiments import FakeExperiment
 from preset_settings import resolve_settings
+from PySide6.QtWidgets import QWidget
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 from whole_lab import WholeLab
 from windows import MakeWindow
 
 from llmlab.jobs.queue import QueuedRun
+from llmlab_gui.lab import training_now
+from llmlab_gui.lab.training_now import TrainingNow
 from llmlab_gui.window import closing
 from llmlab_gui.window.closing import CloseChoice, StoppingDialog
 
@@ -30,8 +33,19 @@ def test_the_queue_waits_between_two_runs_of_an_experiment(
     qtbot.waitUntil(lambda: lab.looked and bool(lab.queue.waiting()), timeout=WAIT)
     lab.queue.runs_changed()
     assert started == []
-    fake.status(state="finished")
+    fake.status(state="running", host="another-machine")
     qtbot.waitUntil(lambda: len(started) == 1, timeout=WAIT)
+
+
+def test_a_paused_run_of_an_experiment_is_resumed_without_a_question(
+    qtbot: QtBot, lab: WholeLab, outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_now, "ask", lambda *_, **__: "")
+    FakeExperiment(outputs).begin(0, 10).pause()
+    lab.refresh()
+    lab.experiments.refresh()
+    qtbot.waitUntil(lambda: bool(lab.experiments.live()) and bool(lab.runs()), timeout=WAIT)
+    assert TrainingNow(lab).may_start(QWidget(), "Resume")
 
 
 def test_closing_with_stop_also_stops_the_experiment_and_waits_for_it(
@@ -82,6 +96,6 @@ def test_closing_asks_nothing_about_a_plan_of_another_machine(
 ) -> None:
     FakeExperiment(outputs).status(state="running", host="another-machine")
     window = make_main_window(docks=False)
-    qtbot.waitUntil(lambda: bool(window.experiments.live()), timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(window.experiments.rows()), timeout=WAIT)
     monkeypatch.setattr(closing, "ask", lambda *_: CloseChoice.CANCEL)
     assert window.close()

@@ -206,7 +206,7 @@ def test_what_passed_is_trained_with_and_ours_beside_it(
     expected = parse_prediction("val_loss=1..2@80%")
     answers: list[list[Prediction] | None] = [None, [expected]]
     monkeypatch.setattr(use, "ask_of_run", lambda *_: answers.pop(0))
-    said, titles = ["both", "cancel", "both", "cancel", "both"], list[str]()
+    said, titles = ["beside", "cancel", "beside", "cancel", "beside"], list[str]()
     monkeypatch.setattr(TrainingNow, "ask", lambda _, __, title: (titles.append(title), said.pop(0))[1])
     dock.list.setCurrentRow(1)
     dock.start.click()
@@ -299,7 +299,7 @@ def test_lens_and_lora_are_used_on_a_model(
     made: list[RunFolder] = []
     monkeypatch.setattr(lab.controller, "train_made", made.append)
     monkeypatch.setattr(use, "ask_of_run", lambda *_: [])
-    monkeypatch.setattr(TrainingNow, "ask", lambda *_: "both")
+    monkeypatch.setattr(TrainingNow, "ask", lambda *_: "beside")
     base = create_run(lab.outputs, PretrainSettings(), name="bar")
     commit(base.checkpoints, 5, lambda folder: None, labels=("final",), val_loss=1.0, about={})
     base.write_status(replace(base.recorded_status(), state="finished"))

@@ -299,7 +299,7 @@ def test_a_branch_asks_for_what_differs(
     assert len(shown) == 1
     shows(qtbot, dock, 100)
     choose(dock, 100)
-    answer_box(monkeypatch, "Train all")
+    answer_box(monkeypatch, "Start beside them")
     dock.actions_by_name["branch"].trigger()
     assert lab.controller.paused == ["fake"]
     assert shown[1:] == [["pretraining/colder", "pretraining/chosen"]]  # not beside a branch of its branch

@@ -736,7 +736,7 @@ def test_actions_are_enabled_as_the_state_allows(make_main_window: MakeWindow, q
 
 
 def test_pause_and_resume_of_the_toolbar_reach_the_run(
-    make_main_window: MakeWindow, qtbot: QtBot, outputs: Path
+    make_main_window: MakeWindow, qtbot: QtBot, outputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake = FakeRun(outputs).start().advance(10)
     window = settled(qtbot, make_main_window(docks=False))
@@ -747,6 +747,9 @@ def test_pause_and_resume_of_the_toolbar_reach_the_run(
     qtbot.waitUntil(window.run_actions.resume.isEnabled, timeout=WAIT)
     window.run_actions.resume.trigger()
     assert [request.name for request in requests.take(fake.run.requests)] == ["resume"]
+    monkeypatch.setattr(TrainingNow, "ask", lambda *_: "cancel")  # of a run that trains now
+    window.run_actions.resume.trigger()
+    assert requests.take(fake.run.requests) == []
 
 
 @pytest.mark.slow
@@ -762,7 +765,7 @@ def test_a_second_run_at_once_is_asked_about_and_a_text_and_a_run_are_opened_by_
     monkeypatch.setattr(
         window.lab.controller, "start", lambda settings, name, preset, predictions, begun: starts.append(preset)
     )
-    for answer, paused, started in (("pause", 1, 1), ("both", 0, 1), ("cancel", 0, 0)):
+    for answer, paused, started in (("pause", 1, 1), ("beside", 0, 1), ("cancel", 0, 0)):
         monkeypatch.setattr(TrainingNow, "ask", lambda *_, may_wait, answer=answer: answer)
         window.run_actions.train.trigger()
         assert [request.name for request in requests.take(fake.run.requests)] == ["pause"] * paused, answer
