@@ -268,9 +268,8 @@ class Host:
 
         use_free_cores(self._outputs)
         reference = self._parse(request["model"]) if request["model"] else None
-        if isinstance(reference, LiveRun) and (saved := list_checkpoints(reference.run.checkpoints)):
-            # By its step, so that what is asked about stays as it is.
-            reference = SavedRun(reference.run, reference.named, str(saved[-1].step))
+        if isinstance(reference, LiveRun) and list_checkpoints(reference.run.checkpoints):
+            reference = SavedRun(reference.run, reference.named)
         subject = Subject(reference, self._outputs, turn, partial(self._model, turn))
         record, concept = Deck(self._outputs).read(), str(request.get("concept") or "")
         without, quick = [str(kind) for kind in request.get("without", ())], bool(request.get("quick"))

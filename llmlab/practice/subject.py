@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from random import Random
@@ -17,7 +18,7 @@ from llmlab.core.settings import ModelSettings, PretrainSettings
 from llmlab.gpt.estimate import expected_vocab_size
 from llmlab.models.available import GGUF_SUFFIX, folder_name
 from llmlab.models.reference import LATEST, LiveRun, ModelFolder, Reference, SavedRun, parse, without_folders
-from llmlab.store.checkpoints import list_checkpoints
+from llmlab.store.checkpoints import list_checkpoints, select
 from llmlab.store.registry import list_runs
 from llmlab.store.run_folder import RunFolder
 
@@ -52,6 +53,7 @@ class Subject:
         opener: Callable[[Reference], OpenModel] | None = None,
     ) -> None:
         """opener: opens the model when a question needs it; where it is held already, from there."""
+        reference = _by_step(reference)
         self.reference, self.outputs, self.progress = reference, outputs, progress
         self.model = "" if reference is None else str(reference)
         named = without_folders(self.model).rpartition("/")[2].removesuffix(GGUF_SUFFIX)
@@ -219,6 +221,15 @@ class Subject:
 
         count = min(MEASURED, self._context) + 1
         return torch.tensor([self.ids(Random(f"measured/{self.seed}/{row}"), count) for row in range(MEASURED_ROWS)])
+
+
+def _by_step(reference: Reference | None) -> Reference | None:
+    """A checkpoint by its step, so that what is asked about stays as it is while its run saves more."""
+    if not isinstance(reference, SavedRun):
+        return reference
+    with suppress(LabError):  # there is none: whoever opens it says so
+        return replace(reference, which=str(select(reference.run.checkpoints, reference.which).step))
+    return reference
 
 
 def subject_of(text: str, outputs: Path, progress: Progress = quiet) -> Subject:

@@ -12,6 +12,7 @@ from llmlab.core.errors import LabError
 from llmlab.practice.deck import Deck, Record
 from llmlab.practice.question import Marked, Question
 from llmlab_gui.host.process import Request
+from llmlab_gui.host.recent import is_gone
 from llmlab_gui.host.selection import Working
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.background import Background
@@ -40,9 +41,9 @@ class Asker(QObject):
         self._news = Working("Computing a question")  # of the request that is under way
 
     def about(self) -> str:
-        """The reference of what is asked about; "" for a preset."""
+        """The reference of what is asked about; "" for a preset. None that was deleted."""
         about = self._lab.inspection.about
-        if about is not None:
+        if about is not None and not is_gone(about.reference, self._lab.outputs):
             return about.reference
         return self._lab.current_model(live=False)
 

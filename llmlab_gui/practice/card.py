@@ -93,6 +93,7 @@ class QuestionCard(QWidget):
         layout.addLayout(buttons)
         layout.addStretch(1)
         lab.inspection.selection_changed.connect(self._head_picked)
+        lab.inspection.choice.changed.connect(self._choice_changed)
         theme_notifier.changed.connect(self._show_result)
 
     def show_question(self, question: Question, note: str = "", given: str = "") -> None:
@@ -136,6 +137,10 @@ class QuestionCard(QWidget):
         if self.question is None or self.question.form != CHOICE:
             return self.line.text()
         return self.question.choices[self.choices.currentRow()] if self.choices.selectedItems() else ""
+
+    @property
+    def _asks_for_head(self) -> bool:
+        return self.question is not None and self.marked is None and self.question.form == HEAD
 
     def submit(self) -> None:
         """Marks what is typed or chosen; what cannot be an answer is said, and the question stays open."""
@@ -212,10 +217,17 @@ class QuestionCard(QWidget):
             around.ensureWidgetVisible(self.answer_button if self.marked is None else self.next_button)
 
     def _head_picked(self) -> None:
-        """A head was clicked in the mosaic: that answers a question for a head, once it is confirmed."""
-        if self.question is not None and self.marked is None and self.question.form == HEAD:
-            selection = self._lab.inspection.selection
-            self.line.setText(f"{selection.layer}.{selection.head}")
+        """A head was clicked in the mosaic: that answers a question for a head of this model, once it is confirmed."""
+        session = self._lab.inspection
+        open_now = session.about.reference if session.about is not None else ""
+        if self._asks_for_head and self.question is not None and self.question.model == open_now:
+            self.line.setText(f"{session.selection.layer}.{session.selection.head}")
+
+    def _choice_changed(self) -> None:
+        """The model of the question cannot be opened, as where its run has deleted it: another question, unmarked."""
+        choice = self._lab.inspection.choice
+        if choice.refused and self._asks_for_head and self.question is not None and self.question.model == choice.model:
+            self.next_wanted.emit()
 
     def _show_result(self) -> None:
         done, question = self.marked, self.question
@@ -225,10 +237,8 @@ class QuestionCard(QWidget):
             (self.next_button, done is not None),
         ):
             button.setVisible(shown and question is not None)
-        picks = question is not None and question.form == HEAD and done is None
-        self.panel_button.setVisible(
-            question is not None and bool(self.panel_button.text()) and (done is not None or picks)
-        )
+        helps = done is not None or self._asks_for_head
+        self.panel_button.setVisible(question is not None and bool(self.panel_button.text()) and helps)
         self.result.setVisible(done is not None)
         if done is None or question is None:
             return

@@ -49,5 +49,8 @@ class Questions:
     def open(self, model: str) -> Request:
         return Request(lambda: None)
 
+    def tokenize(self, model: str, text: str, beginning: bool) -> Request:
+        return Request(lambda: None)
+
     def shutdown(self) -> None:
         pass

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from fake_lab import FakeLab
+from fakes import FakeRun
 from practice_questions import Questions, question
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QApplication, QStyle, QStyleOptionViewItem
@@ -20,6 +21,7 @@ from llmlab.practice.deck import HANDFUL, Deck
 from llmlab.practice.kinds import all_kinds
 from llmlab.practice.question import CHOICE, HEAD, INTERVAL, TRAINING, VALUE, Question
 from llmlab.practice.source_lines import lines_of
+from llmlab_gui.host.messages import ModelAbout
 from llmlab_gui.host.selection import Working
 from llmlab_gui.pages.places import DOCK_IDS
 from llmlab_gui.practice.dock import PracticeDock
@@ -181,11 +183,35 @@ def test_a_head_is_answered_by_a_click_in_the_mosaic(dock: PracticeDock, lab: Fa
         dock.card.panel_button.click()
     assert asked.args == ["attention"]
     assert lab.inspection.text == "The king"
-    lab.inspection.select(layer=1, head=0)
-    assert dock.card.line.text() == "1.0"
+    for model, typed in (("bar@live", ""), ("bar@150", "1.0")):
+        lab.inspection.about = ModelAbout(model, model, "scratch")
+        lab.inspection.select(layer=0, head=0)
+        lab.inspection.select(layer=1, head=0)
+        assert dock.card.line.text() == typed
     dock.card.submit()
     assert dock.card.marked is not None
     assert dock.card.marked.right
+
+
+def test_a_question_whose_model_cannot_be_opened_any_more_is_replaced_unmarked(
+    dock: PracticeDock, lab: FakeLab
+) -> None:
+    host = begin(dock, lab, question(HEAD), question(VALUE))
+    dock.card.open_panel()
+    assert lab.inspection.choice.model == "bar@150"
+    lab.inspection._take_refusal(LabError("bar has no checkpoint @150."))
+    host.say()
+    assert dock.card.question == question(VALUE)
+    assert not dock._done
+
+
+def test_instead_of_a_model_that_was_deleted_the_current_run_is_asked_about(dock: PracticeDock, lab: FakeLab) -> None:
+    fake = FakeRun(lab.outputs, "bar").start().advance(150).save_checkpoint()
+    lab.add(fake)
+    lab.inspection.about = ModelAbout("bar@150", "bar", "scratch")
+    assert dock.asker.about() == "bar@150"
+    lab.inspection.about = ModelAbout("bar@100", "bar", "scratch")
+    assert dock.asker.about() == lab.current_model(live=False) == f"{fake.run.path}@latest"
 
 
 def test_a_handful_ends_and_more_is_offered_and_nothing_comes_twice(
