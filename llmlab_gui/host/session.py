@@ -1,4 +1,4 @@
-"""The one thing that every inspection panel talks to: the active model, its prompt, and what was found in it.
+"""The one thing that every inspection panel talks to: the active model, its prompt, and the look at it (`Look`).
 
 Panels set the prompt, the selection and the token under the pointer here and hear of it from here; none knows
 another. Questions go to the model's process and come back as archives, which are mapped from a private folder.
@@ -8,7 +8,7 @@ What a new model or prompt makes pointless is cancelled.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,8 @@ from PySide6.QtCore import QObject, Signal
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
 from llmlab.models.reference import without_folders
-from llmlab_gui.host.findings import Findings
-from llmlab_gui.host.following import Following
-from llmlab_gui.host.inspection_plan import first_tokens, slow_aspects, too_long, what_to_ask
+from llmlab_gui.host.inspection_plan import first_tokens
+from llmlab_gui.host.look import Look
 from llmlab_gui.host.messages import ModelAbout, TokenizedPrompt
 from llmlab_gui.host.model_choice import ModelChoice, Subject
 from llmlab_gui.host.process import ModelHost, Request
@@ -37,14 +36,10 @@ class InspectionSession(PointedAt):
 
     about_changed = Signal()  # another active model, or none
     tokens_changed = Signal()  # the tokens of the prompt
-    inspection_changed = Signal()  # the latest answer to `inspect`, or none
     working_changed = Signal()
-    trouble_changed = Signal()  # why there is no inspection
     prompt_changed = Signal()  # its text or its beginning, whoever changed it
-    needs_changed = Signal()  # what the panels in sight ask for
     recent_changed = Signal()  # models and prompts that were used lately
     failed = Signal(object)  # LabError that no panel shows by itself
-    live_failed = Signal(object)  # LabError: a live model, looked at again, answers no more
     choose_requested = Signal()  # someone wants to choose a model
 
     def __init__(
@@ -61,21 +56,17 @@ class InspectionSession(PointedAt):
         self.text, self.beginning = "", False
         self.tokens: list[PromptToken] = []
         self.bos_id: int | None = None  # what the model's texts begin with, if anything
-        self.inspection: Archive | None = None
-        self.trouble: LabError | None = None
         self._unread: LabError | None = None
         self.recent = Recent()
-        self.following = Following(step_of, self)
-        self.following.due.connect(self._look_again)
         self.choice = ModelChoice(self._subject, self)
         self._requests = Requests(self)
         self._requests.working_changed.connect(self._working_changed)
-        self._needs: dict[str, tuple[str, ...]] = {}
-        self._findings = Findings()
+        self.look = Look(self.host, self._requests, step_of, self)
+        self.look.changed.connect(self._note_look)
+        self.look.complete.connect(self._remember_prompt)
+        self.look.failed.connect(self.failed)
         self._tokenized = False  # whether `tokens` are those of the prompt
-        self._again = False  # the next look is one of many at a live model: nobody is told
         self._typing = settling_timer(self, _TYPING_PAUSE_MS, self._tokenize_prompt)
-        self._look = settling_timer(self, 0, self._inspect_if_needed)  # several panels that open at once ask once
         # Whoever points at something of the active model means that one.
         self.selection_changed.connect(self.choice.stay)
 
@@ -86,7 +77,7 @@ class InspectionSession(PointedAt):
 
         What is known of that one is stale from now on: see `choice`.
         """
-        self._give_way()
+        self.look.give_way()
         pending = Pending(f"Opening {without_folders(reference)}", bound=False, key="open")
         self._requests.wait(self.host.open(reference), pending, self._take_about, self._take_refusal)
         self.choice.choose(reference)
@@ -95,9 +86,8 @@ class InspectionSession(PointedAt):
         """No model is active any more, and none is offered again."""
         self.offer_none_again()
         self._typing.stop()
-        self._drop_bound()
+        self._requests.drop_bound()
         self.about = None
-        self.following.open(None)
         self.choice.choose("")
         self._forget()
         self.about_changed.emit()
@@ -116,7 +106,8 @@ class InspectionSession(PointedAt):
             return
         self.text, self.beginning = text, beginning
         self._tokenized = False
-        self._drop_bound()
+        self._requests.drop_bound()
+        self.look.clear()
         self._typing.start(0 if at_once else _TYPING_PAUSE_MS)
         self.prompt_changed.emit()
 
@@ -129,7 +120,7 @@ class InspectionSession(PointedAt):
     @property
     def unread(self) -> LabError | None:
         """Why the active model cannot read the prompt."""
-        return self.trouble if self.trouble is self._unread else None
+        return self.look.trouble if self.look.trouble is self._unread else None
 
     def shorten(self) -> None:
         """Cuts the prompt where the last token ends that the model reads."""
@@ -142,30 +133,10 @@ class InspectionSession(PointedAt):
     def refresh(self) -> None:
         """Looks again, after a failure or a cancellation, or because a live model has learned since."""
         self.choice.stay()
-        self._set_trouble(None)
-        self._findings.clear()
         if self._tokenized:
-            self._look.start()
+            self.look.anew()
         else:
             self._tokenize_prompt()
-
-    def complete(self) -> None:
-        """Looks for what was cancelled or failed while the rest was found, which stays."""
-        self._findings.want_again()
-        self._look.start()
-
-    def incomplete(self, aspects: Iterable[str]) -> bool:
-        """Whether one of these was cancelled or failed while the rest was found; `complete` looks for it."""
-        return self._findings.declined(aspects)
-
-    def need(self, panel: str, aspects: Sequence[str]) -> None:
-        """What a panel needs from now on of `llmlab.inspection.questions.ASPECTS`; nothing while it is hidden."""
-        if self._needs.get(panel, ()) == tuple(aspects):
-            return
-        self._needs[panel] = tuple(aspects)
-        self.needs_changed.emit()
-        if aspects:
-            self._look.start()
 
     # Questions ---------------------------------------------------------------------------------------------------
 
@@ -190,7 +161,7 @@ class InspectionSession(PointedAt):
             told(problem or LabError("No model is open."))
             return None
         if key != "inspect":
-            self._give_way()
+            self.look.give_way()
         asked = model or about.reference
         everything, noted = {**self._prompt(), **values}, self._noting(asked, then)
         return self._requests.ask(
@@ -202,7 +173,7 @@ class InspectionSession(PointedAt):
     ) -> Request | None:
         """Compares two models on the prompt (or on that in `values`). One at a time: the later one counts."""
         everything, told = {**self._prompt(), **values}, failed or self.failed.emit
-        self._give_way()
+        self.look.give_way()
         return self._requests.ask(
             "compare", lambda path: self.host.compare(first, second, everything, path), then, told, "compare"
         )
@@ -210,7 +181,7 @@ class InspectionSession(PointedAt):
     def evolve(self, run: str, values: Mapping[str, Any], then: Then, failed: Failed | None = None) -> Request | None:
         """Follows the prompt (or that in `values`) along a run's checkpoints. One at a time, as above."""
         everything, told = {**self._prompt(), **values}, failed or self.failed.emit
-        self._give_way()
+        self.look.give_way()
         return self._requests.ask("evolve", lambda path: self.host.evolve(run, everything, path), then, told, "evolve")
 
     def change(self, model: str, then: Then, failed: Failed) -> Request | None:
@@ -228,17 +199,11 @@ class InspectionSession(PointedAt):
         if self.opening:  # whoever chose a folder need not look for it again
             self.recent.add_cancelled(self.choice.model)
             self.recent_changed.emit()
-        inspecting = self._requests.running("inspect")
-        alone = inspecting and not self._findings.decline()
+        alone = self.look.decline()
         self._requests.drop_all()
         self.choice.choose(self._subject().model)
         if alone:
-            self._set_trouble(LabError("The inspection was cancelled.", "", "Inspect again when you like."))
-
-    def _give_way(self) -> None:
-        """What is slow comes after what someone waits for; it is asked for again when that is answered."""
-        if self._findings.found:
-            self._requests.supersede("inspect")
+            self.look.set_trouble(LabError("The inspection was cancelled.", "", "Inspect again when you like."))
 
     # What is under way -------------------------------------------------------------------------------------------
 
@@ -256,32 +221,18 @@ class InspectionSession(PointedAt):
         """Whether someone waits for an answer to a question with one of these keys."""
         return any(map(self._requests.running, keys))
 
-    def looks_for(self, aspects: Iterable[str]) -> bool:
-        """Whether some of these are being looked for."""
-        return self._requests.running("inspect") and self._findings.is_after(aspects)
-
-    def lacks(self, aspects: Iterable[str]) -> bool:
-        """Whether some of these were not found yet, and will be looked for."""
-        return bool(self._findings.missing(what_to_ask(self.about, len(self.tokens), aspects)[0]))
-
     @property
     def working(self) -> Working | None:
         """What the model's process is doing for the panels; None when it rests."""
         return self._requests.working
 
-    @property
-    def restrictions(self) -> list[str]:
-        """What is left out because the prompt is long, in sentences."""
-        return what_to_ask(self.about, len(self.tokens), self._wanted())[1]
-
     def shutdown(self) -> None:
         """Ends the model's process and deletes the archives."""
         self.host.shutdown()
-        self.inspection = None
+        self.look.archive = None
         self._requests.shutdown()
-        self.following.stop()
-        for timer in (self._typing, self._look):
-            timer.stop()  # last: the end of a question is a reason to look again
+        self._typing.stop()
+        self.look.stop()  # last: the end of a question is a reason to look again
 
     def _subject(self) -> Subject:
         return Subject(self.about.reference if self.about is not None else "", self.text, self.beginning)
@@ -302,14 +253,11 @@ class InspectionSession(PointedAt):
 
     def _working_changed(self) -> None:
         self.working_changed.emit()
-        if self.working is None and self._tokenized:
-            self._look.start()
+        if self.working is None:
+            self.look.start()
 
     def _prompt(self) -> dict[str, Any]:
         return {"text": self.text, "beginning": self.beginning}
-
-    def _wanted(self) -> set[str]:
-        return {aspect for aspects in self._needs.values() for aspect in aspects}
 
     def _why_not(self) -> LabError | None:
         """Why the prompt cannot be asked about."""
@@ -319,19 +267,8 @@ class InspectionSession(PointedAt):
             return LabError("The prompt is empty.", "A model needs at least one token.", "Type one in Prompt.")
         return None
 
-    def _drop_bound(self) -> None:
-        """Ends what another prompt or model makes pointless."""
-        self._requests.drop_bound()
-        self._findings.clear()
-        self._again = False
-
-    def _set_trouble(self, trouble: LabError | None) -> None:
-        if trouble is not self.trouble:
-            self.trouble = trouble
-            self.trouble_changed.emit()
-
     def _take_about(self, about: ModelAbout) -> None:
-        self._drop_bound()
+        self._requests.drop_bound()
         self.about = about
         self.choice.name(about.reference, about.name)
         self.choice.choose(about.reference)
@@ -345,15 +282,12 @@ class InspectionSession(PointedAt):
         self.recent_changed.emit()
         self.about_changed.emit()
         self.select(layer=layer, head=head)
-        self.following.open(about)
         self._tokenize_prompt()
 
     def _forget(self) -> None:
         """What was found in another model."""
         self._tokenized, self.bos_id = False, None
-        self._findings.clear()
-        self._set_trouble(None)
-        self._set_inspection(None)
+        self.look.open(self.about)
         self.set_interventions([])
         if self.tokens:
             self.tokens = []
@@ -363,8 +297,8 @@ class InspectionSession(PointedAt):
         self._typing.stop()
         if self.about is None:
             return
-        self._set_trouble(None)
-        self._findings.clear()
+        self.look.set_trouble(None)
+        self.look.clear()
         with_bos = self.beginning and self.bos_id is not None
         request = self.host.tokenize(self.about.reference, self.text, with_bos)
         pending = Pending("Tokenizing", key="tokenize", quiet=True)
@@ -372,7 +306,7 @@ class InspectionSession(PointedAt):
 
     def _take_unread(self, error: LabError) -> None:
         self._unread = error
-        self._take_trouble(error)
+        self.look.fail(error)
 
     def _take_tokens(self, prompt: TokenizedPrompt) -> None:
         known, self.bos_id = self.bos_id, prompt.beginning
@@ -386,84 +320,14 @@ class InspectionSession(PointedAt):
         self.tokens = list(prompt.tokens)
         if self.about is not None:
             self.choice.tokens = self._subject()
+        self.look.at(self._prompt(), len(self.tokens))
         self.hover(-1)
         self.tokens_changed.emit()
-        self._look.start()
 
-    def _inspect_if_needed(self) -> None:
-        """Asks for what the panels in sight need and nobody has found yet."""
-        about = self.about
-        if about is None or not self._tokenized or self.trouble is not None:
-            return
-        if not self.tokens:
-            self._set_inspection(None)
-            return
-        if about.context and len(self.tokens) > about.context:
-            self._take_trouble(too_long(about, len(self.tokens)))
-            return
-        what = what_to_ask(about, len(self.tokens), self._wanted())[0]
-        slow = slow_aspects(about, len(self.tokens))
-        what = self._findings.next(what, slow, whole=about.live)
-        if what and not set(what) & set(slow) and self._findings.waits_for(slow):
-            self._requests.supersede("inspect")  # a panel has come into sight that needs what is quick
-        if self._requests.busy or self._requests.running("inspect"):
-            return  # what someone clicked goes first; the news that it is done leads here again
-        if what:
-            self._findings.ask(what, whole=about.live)
-            values = {**self._prompt(), "what": list(what)}
-            if slow and not about.live:
-                values["parts"] = True
-            again, self._again = self._again, False
-            failed = self._stop_looking if again else self._take_trouble
-            self._requests.ask(
-                "inspect",
-                lambda path: self.host.ask(about.reference, "inspect", values, path),
-                self._take_inspection,
-                failed,
-                "inspect",
-                quiet=again,
-                part=self._take_part,
-            )
-        else:
-            self._again = False
+    def _note_look(self) -> None:
+        if self.look.archive is not None:
+            self.choice.note(self.look.archive, self._subject())
 
-    def _take_inspection(self, archive: Archive) -> None:
-        self.following.saw()
+    def _remember_prompt(self) -> None:
         self.recent.add_prompt(self.text)
         self.recent_changed.emit()
-        self._show(self._findings.take(archive))
-        self._look.start()  # what is slow, or a panel that was opened in the meantime
-
-    def _take_part(self, archive: Archive) -> None:
-        self._show(self._findings.with_part(archive))
-
-    def _show(self, known: Archive) -> None:
-        if self.about is not None:
-            self.choice.note(known, self._subject())
-        self._set_inspection(known)
-
-    def _take_trouble(self, error: LabError) -> None:
-        if self._findings.decline():  # the rest is shown all the same
-            self.failed.emit(error)
-            self.trouble_changed.emit()
-            return
-        self._set_trouble(error)
-        self._set_inspection(None)
-
-    def _set_inspection(self, archive: Archive | None) -> None:
-        if archive is not self.inspection:
-            self.inspection = archive
-            self.inspection_changed.emit()
-
-    def _look_again(self) -> None:
-        """A live model may have learned since."""
-        if self._findings.found and not self._requests.running("inspect") and self.following.has_news:
-            self._findings.clear()
-            self._again = True
-            self._look.start()
-
-    def _stop_looking(self, error: LabError) -> None:
-        """A live model answers no more: what was seen last stays."""
-        self.following.stop()
-        self._findings.give_up(self._wanted())
-        self.live_failed.emit(error)

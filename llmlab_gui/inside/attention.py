@@ -128,7 +128,7 @@ class AttentionDock(InspectionDock):
         return shown.table() if shown.heat is not None else None
 
     def tensors(self) -> tuple[Archive, Sequence[str]] | None:
-        inspection = self.session.inspection
+        inspection = self.session.look.archive
         if self.view == STAGES and self.stages.archive is not None:
             return self.stages.archive, ("stages/",)
         if self.view == ROLLOUT and inspection is not None and "attention/rollout" in inspection:
@@ -157,7 +157,7 @@ class AttentionDock(InspectionDock):
         self.caption(_CAPTIONS[view], "attention-patterns")
         self.aspects = (*_BASE, "rollout") if view == ROLLOUT else _BASE
         if self._shown:
-            self.session.need(self.objectName(), self.aspects)
+            self.session.look.need(self.objectName(), self.aspects)
         self.log.setEnabled(True)
         self._asked = ()
         self._follow_selection()

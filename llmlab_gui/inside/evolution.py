@@ -166,7 +166,7 @@ class EvolutionDock(InspectionDock):
 
     def _set_live(self, on: bool) -> None:
         if on:
-            self._follow.start(round(1000 * self.session.following.seconds))
+            self._follow.start(round(1000 * self.session.look.following.seconds))
             self._look()
         else:
             self._follow.stop()

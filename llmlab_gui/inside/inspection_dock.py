@@ -69,8 +69,8 @@ class InspectionDock(ExportingDock):
             session.choice.changed,
             session.prompt_changed,
             session.tokens_changed,
-            session.inspection_changed,
-            session.trouble_changed,
+            session.look.changed,
+            session.look.trouble_changed,
             session.working_changed,
         ):
             changed.connect(self.update_state)
@@ -96,7 +96,7 @@ class InspectionDock(ExportingDock):
     def trouble(self) -> LabError | None:
         """Why there is nothing to show, or nothing of the prompt of now."""
         if self.needs_inspection:
-            return self.session.trouble
+            return self.session.look.trouble
         found = [archive for archive in self.shown_archives() if archive is not None]
         holds = bool(found) and not any(map(self.session.choice.stale, found))
         return self.session.unread if self.asks_active and not holds else None
@@ -131,7 +131,7 @@ class InspectionDock(ExportingDock):
 
     def ready(self) -> bool:
         """Whether there is something to show."""
-        return not self.needs_inspection or self.session.inspection is not None
+        return not self.needs_inspection or self.session.look.archive is not None
 
     # The frame ---------------------------------------------------------------------------------------------------
 
@@ -158,7 +158,7 @@ class InspectionDock(ExportingDock):
 
     def update_state(self) -> None:
         """Shows the content, or says why there is none and what to do."""
-        session, about = self.session, self.session.about
+        session, about, look = self.session, self.session.about, self.session.look
         reason, stale = self._refusal(), self._note_stale()
         if about is None:
             self._no_model()
@@ -174,12 +174,10 @@ class InspectionDock(ExportingDock):
         elif self._no_prompt:
             show = partial(self.lab.dock_requested.emit, "prompt")
             self.show_empty("The prompt is empty", "Type one in Prompt, or take an example there.", "Prompt", show)
-        elif session.inspection is None and session.working is None and not stale:
+        elif look.archive is None and session.working is None and not stale:
             self.show_empty("Nothing was inspected yet", "The prompt is read as soon as a panel is visible.")
-        elif (
-            session.inspection is not None and session.incomplete(self.aspects) and not self._found(session.inspection)
-        ):
-            self.show_empty("The inspection was not completed", "It was cancelled or failed.", AGAIN, session.complete)
+        elif look.archive is not None and look.incomplete(self.aspects) and not self._found(look.archive):
+            self.show_empty("The inspection was not completed", "It was cancelled or failed.", AGAIN, look.want_again)
         else:
             self.show_body()
             self._draw_if_seen()
@@ -189,7 +187,7 @@ class InspectionDock(ExportingDock):
         self.show_empty(trouble.what, f"{trouble.why} {trouble.do}".strip(), action_text, slot)
 
     def shutdown(self) -> None:
-        self.session.need(self.objectName(), ())
+        self.session.look.need(self.objectName(), ())
         self._drawn, self._drawn_from = None, ()
         super().shutdown()
 
@@ -198,7 +196,7 @@ class InspectionDock(ExportingDock):
         if shown == self._shown:
             return
         self._shown = shown
-        self.session.need(self.objectName(), self.aspects if shown else ())
+        self.session.look.need(self.objectName(), self.aspects if shown else ())
         if shown:
             self._come_to_sight()
 
@@ -209,15 +207,15 @@ class InspectionDock(ExportingDock):
             return what
         if not self.needs_inspection:
             return ""
-        if session.inspection is None or session.looks_for(self.aspects):
+        if session.look.archive is None or session.look.looks_for(self.aspects):
             return what
-        return f"Waits for: {what}" if session.lacks(self.aspects) else ""
+        return f"Waits for: {what}" if session.look.lacks(self.aspects) else ""
 
     def _come_to_sight(self) -> None:
         self._draw_if_seen()
 
     def _draw_if_seen(self) -> None:
-        archive = self.session.inspection
+        archive = self.session.look.archive
         if archive is None:
             self._drawn, self._drawn_from = None, ()
         elif self._shown and self.needs_inspection and self._refusal() is None:
@@ -323,7 +321,7 @@ class AskingDock(AnswerDock):
         self.session.working_changed.connect(self._rest.start)
         self.session.tokens_changed.connect(self._ask)
         self.session.about_changed.connect(self._forget)
-        self.session.inspection_changed.connect(self._look_again)
+        self.session.look.changed.connect(self._look_again)
 
     def update_state(self) -> None:
         """The answer, or that it was cancelled, or why the prompt cannot be read."""
@@ -398,5 +396,5 @@ class AskingDock(AnswerDock):
     def _look_again(self) -> None:
         """A live model has learned since."""
         about = self.session.about
-        if about is not None and about.live and self.session.inspection is not None:
+        if about is not None and about.live and self.session.look.archive is not None:
             self._ask_again()

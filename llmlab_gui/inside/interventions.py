@@ -91,7 +91,7 @@ class InterventionsDock(InspectionDock):
             changed.connect(self.update_state)
         session.tokens_changed.connect(self._settle.start)
         session.selection_changed.connect(self._follow_selection)
-        session.inspection_changed.connect(self._look_again)
+        session.look.changed.connect(self._look_again)
         self.effect.chosen.connect(lambda token: session.select(token=token))
         self.sweep.chosen.connect(self._choose_cell)
         self.sweep.drawn.connect(self.update_state)

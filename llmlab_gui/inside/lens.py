@@ -58,7 +58,7 @@ class LensDock(InspectionDock):
         self.ranks = LayerChart("rank", x_label="layers passed")
         self.ranks.set_log(x=False, y=True)
         self.cut_off = QLabel()
-        self.again = tool_button(AGAIN, "Read the rows that are missing", slot=lambda: self.session.complete())
+        self.again = tool_button(AGAIN, "Read the rows that are missing", slot=lambda: self.session.look.want_again())
         self.controls.add(self.coloring, self.halves, self.unpin, self.cut_off, self.again)
         self._halves = split(self.grid, self.ranks, sizes=[320, 160], closes=True)
         self.set_body(self._halves)
@@ -139,7 +139,7 @@ class LensDock(InspectionDock):
     def _tell_missing(self) -> None:
         archive = self.archive
         read = sum(is_read(archive, row.place) for row in self._rows) if archive is not None else 0
-        missing = read < len(self._rows) and not self.stale() and self.session.incomplete(self.aspects)
+        missing = read < len(self._rows) and not self.stale() and self.session.look.incomplete(self.aspects)
         self.cut_off.setText(f"{read} of {len(self._rows)} rows were read")
         for widget in (self.cut_off, self.again):
             widget.setVisible(missing)

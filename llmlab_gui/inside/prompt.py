@@ -96,7 +96,7 @@ class PromptDock(InspectionDock):
 
     def update_state(self) -> None:
         super().update_state()
-        self.count.setEnabled(self.session.trouble is not None or not self.stale())
+        self.count.setEnabled(self.session.look.trouble is not None or not self.stale())
 
     def pictures(self) -> Sequence[QWidget]:
         return (self.chips,)
@@ -109,9 +109,9 @@ class PromptDock(InspectionDock):
         return bool(self.session.tokens)
 
     def _lay_out(self) -> None:
-        self.seconds.setValue(self.session.following.seconds)
+        self.seconds.setValue(self.session.look.following.seconds)
         self.seconds.setAccessibleName("Seconds between two inspections of a model in training")
-        self.follow.setChecked(self.session.following.wanted)
+        self.follow.setChecked(self.session.look.following.wanted)
         self.controls.add(self.examples_button, self.history_button, self.beginning, self.follow, self.seconds)
         typed = column((self.text, 1), self.look, spacing=3)
         read = column(beside(self.count, self.shorten, grows=self.count), (self.chips, 1), spacing=3)
@@ -134,8 +134,8 @@ class PromptDock(InspectionDock):
         session.about_changed.connect(self._show_model)
         session.hover_changed.connect(self.chips.point_at)
         session.selection_changed.connect(self._show_selection)
-        session.needs_changed.connect(self._show_estimate)
-        session.trouble_changed.connect(self._show_estimate)
+        session.look.needs_changed.connect(self._show_estimate)
+        session.look.trouble_changed.connect(self._show_estimate)
 
     def use(self, example: ExamplePrompt) -> None:
         """Takes an example."""
@@ -182,14 +182,14 @@ class PromptDock(InspectionDock):
         cut, shorten = self.shortening()
         self.shorten.setText(cut)
         self.shorten.setVisible(shorten is not None)
-        if about is None or self.session.trouble is not None:
-            self.count.say("" if self.session.trouble is None else str(self.session.trouble))
+        if about is None or self.session.look.trouble is not None:
+            self.count.say("" if self.session.look.trouble is None else str(self.session.look.trouble))
             return
         context = f" of at most {about.context:,}" if about.context else ""
         words = [f"{number:,} token{'' if number == 1 else 's'}{context}"]
         if number:
             words.append(f"all attention patterns: {bytes_text(about.pattern_bytes(number))}")
-        self.count.say(" · ".join([*words, *self.session.restrictions]))
+        self.count.say(" · ".join([*words, *self.session.look.restrictions]))
 
     def _show_selection(self) -> None:
         tokens = self.session.tokens
@@ -202,7 +202,7 @@ class PromptDock(InspectionDock):
         self.session.set_prompt(self.text.toPlainText(), self.beginning.isChecked())
 
     def _followed(self) -> None:
-        self.session.following.set(self.follow.isChecked(), self.seconds.value())
+        self.session.look.following.set(self.follow.isChecked(), self.seconds.value())
 
     def _fill_examples(self) -> None:
         menu = self.examples_button.menu()

@@ -198,8 +198,7 @@ class Lab(QObject):
 
     def open_run(self, run: RunFolder) -> None:
         """Shows a run, also one that lies elsewhere than in the outputs folder."""
-        row = self._read_row(run)
-        if row is None:
+        if (row := self._read_row(run)) is None:
             return
         known = self._rows.get(row.id)
         if known is not None and known.run.path.resolve() != run.path.resolve():
@@ -314,10 +313,9 @@ class Lab(QObject):
         if first:
             self.choose_again(self._chosen_before)
         self._choose()
-        if not first:
-            for row in fresh:
-                if row.id != self._current:
-                    self.run_appeared.emit(row.id)
+        for row in fresh:
+            if not first and row.id != self._current:
+                self.run_appeared.emit(row.id)
         self.runs_changed.emit()
 
     def _choose(self, in_turn: RunRow | None = None) -> None:
@@ -332,8 +330,7 @@ class Lab(QObject):
 
     def _run_started(self, run: RunFolder, *, in_turn: bool = False) -> None:
         """A run that this window started is what its user wants to see; with `in_turn`, unless that is another one."""
-        row = self._read_row(run)
-        if row is None:
+        if (row := self._read_row(run)) is None:
             return
         if self.inspection.about is None:  # its model is of more interest than what was open at an earlier start
             self.inspection.offer_none_again()

@@ -34,7 +34,7 @@ class RunEnds(QObject):
         super().__init__(parent)
         self._killed, self._inspection, self._row_called = killed, inspection, row_called
         self._raised: dict[str, list[LabError]] = {}  # of each run
-        inspection.live_failed.connect(self._live_failed)
+        inspection.look.live_failed.connect(self._live_failed)
 
     def compare(self, before: RunStatus, row: RunRow) -> None:
         """What a run that just ended has to say: its error, or its result."""

@@ -46,7 +46,7 @@ class ModelBar(QToolBar):
         self.choose_action.setToolTip("Open a model to look into (Ctrl+M)")
         self.choose_action.triggered.connect(lambda _=False: self.choose())
         self.addWidget(self.button)
-        for changed in (self._session.about_changed, self._session.inspection_changed):
+        for changed in (self._session.about_changed, self._session.look.changed):
             changed.connect(self._draw)
         lab.runs_changed.connect(self._draw)  # as a checkpoint may have been deleted, or a live run learned
         self._session.recent_changed.connect(self._remember)
@@ -117,7 +117,7 @@ class ModelBar(QToolBar):
 
     def _inspected_at(self) -> str:
         """The step that the numbers of a live run are of, and the one that it has reached since."""
-        inspection, now = self._session.inspection, self._session.following.step
+        inspection, now = self._session.look.archive, self._session.look.following.step
         if now is None or inspection is None or (step := step_of(inspection)) is None:
             return ""
         return f", inspected at step {step:,}" + (f", now at {now:,}" if now > step else "")

@@ -43,7 +43,7 @@ class InspectionLab(FakeLab):
         qtbot.waitUntil(lambda: self.inspection.about is not None, timeout=WAIT)
         self.inspection.set_prompt(prompt, False, at_once=True)
         if dock.needs_inspection:
-            qtbot.waitUntil(lambda: self.inspection.inspection is not None, timeout=WAIT)
+            qtbot.waitUntil(lambda: self.inspection.look.archive is not None, timeout=WAIT)
         else:
             qtbot.waitUntil(lambda: bool(self.inspection.tokens), timeout=WAIT)
 

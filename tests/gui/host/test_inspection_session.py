@@ -29,7 +29,7 @@ from llmlab_gui.host.session import InspectionSession
 @pytest.fixture
 def session(qtbot: QtBot, tmp_path: Path) -> Iterator[InspectionSession]:
     session = InspectionSession(tmp_path, host=ModelHost(command=FAKE_HOST))
-    session.need("panel", ("heads",))
+    session.look.need("panel", ("heads",))
     yield session
     session.shutdown()
 
@@ -43,12 +43,12 @@ def opened(qtbot: QtBot, session: InspectionSession, reference: str = "small") -
 def inspected(qtbot: QtBot, session: InspectionSession, text: str = "When Mary and John went") -> Archive:
     session.set_prompt(text, session.beginning, at_once=True)
     qtbot.waitUntil(lambda: holds(session, text), timeout=WAIT)
-    assert session.inspection is not None
-    return session.inspection
+    assert session.look.archive is not None
+    return session.look.archive
 
 
 def holds(session: InspectionSession, text: str) -> bool:
-    found = session.inspection
+    found = session.look.archive
     return found is not None and found.metadata.question["text"] == text
 
 
@@ -92,13 +92,13 @@ def test_what_is_known_of_a_model_is_stale_as_soon_as_another_is_chosen_also_whe
     assert session.choice.stale(found, prompt=False) == ""
     opened(qtbot, session, "small@live")
     assert session.choice.stale(again) == "of small"
-    qtbot.waitUntil(lambda: session.working is None and session.inspection not in (None, again), timeout=WAIT)
+    qtbot.waitUntil(lambda: session.working is None and session.look.archive not in (None, again), timeout=WAIT)
 
 
 def test_typing_asks_once_when_it_pauses(qtbot: QtBot, session: InspectionSession) -> None:
     opened(qtbot, session)
     answers: list[Archive | None] = []
-    session.inspection_changed.connect(lambda: answers.append(session.inspection))
+    session.look.changed.connect(lambda: answers.append(session.look.archive))
     for end in range(1, 12):
         session.set_prompt("When Mary w"[:end], False)
     qtbot.waitUntil(lambda: holds(session, "When Mary w"), timeout=WAIT)
@@ -112,7 +112,7 @@ def test_a_prompt_replaces_the_inspection_that_runs(qtbot: QtBot, session: Inspe
     assert session.working is not None
     assert session.working.eta == 30.0
     inspected(qtbot, session, "a quick one")
-    assert session.trouble is None
+    assert session.look.trouble is None
 
 
 def test_cancelling_says_so_and_offers_to_look_again(qtbot: QtBot, session: InspectionSession) -> None:
@@ -121,20 +121,20 @@ def test_cancelling_says_so_and_offers_to_look_again(qtbot: QtBot, session: Insp
     qtbot.waitUntil(lambda: session.working is not None and session.working.share is not None, timeout=WAIT)
     session.cancel()
     assert session.working is None
-    assert session.trouble is not None
-    assert "cancelled" in session.trouble.what
+    assert session.look.trouble is not None
+    assert "cancelled" in session.look.trouble.what
     inspected(qtbot, session, "another")
 
 
 def test_a_crash_is_told_and_the_next_prompt_is_answered(qtbot: QtBot, session: InspectionSession) -> None:
     opened(qtbot, session)
     session.set_prompt("crash now", False, at_once=True)
-    qtbot.waitUntil(lambda: session.trouble is not None, timeout=WAIT)
-    assert session.trouble is not None
-    assert "MemoryError" in session.trouble.why
+    qtbot.waitUntil(lambda: session.look.trouble is not None, timeout=WAIT)
+    assert session.look.trouble is not None
+    assert "MemoryError" in session.look.trouble.why
     assert session.about is not None  # the model is still the active one: the new process opens it again
     inspected(qtbot, session, "a calm one")
-    assert session.trouble is None
+    assert session.look.trouble is None
 
 
 def test_a_model_that_cannot_be_opened_leaves_the_one_before(qtbot: QtBot, session: InspectionSession) -> None:
@@ -167,9 +167,9 @@ def test_the_beginning_is_read_only_by_models_that_have_one(qtbot: QtBot, sessio
     session.set_prompt("a b", True, at_once=True)
     qtbot.waitUntil(lambda: holds(session, "a b"), timeout=WAIT)
     assert [token.text for token in session.tokens] == ["<s>", "a", " b"]
-    assert session.inspection.metadata.tokens == ["<s>", "a", " b"]  # type: ignore[union-attr]
+    assert session.look.archive.metadata.tokens == ["<s>", "a", " b"]  # type: ignore[union-attr]
     opened(qtbot, session, "plain")
-    qtbot.waitUntil(lambda: session.inspection is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: session.look.archive is not None, timeout=WAIT)
     assert not session.beginning
     assert [token.text for token in session.tokens] == ["a", " b"]
 
@@ -178,17 +178,17 @@ def test_another_model_reads_the_same_prompt(qtbot: QtBot, session: InspectionSe
     opened(qtbot, session)
     first = inspected(qtbot, session, "a b")
     opened(qtbot, session, "other")
-    qtbot.waitUntil(lambda: session.inspection is not None and session.inspection is not first, timeout=WAIT)
-    assert session.inspection.metadata.model == "other"  # type: ignore[union-attr]
+    qtbot.waitUntil(lambda: session.look.archive is not None and session.look.archive is not first, timeout=WAIT)
+    assert session.look.archive.metadata.model == "other"  # type: ignore[union-attr]
 
 
 def test_a_panel_that_opens_later_gets_what_it_needs(qtbot: QtBot, session: InspectionSession) -> None:
     opened(qtbot, session)
     assert "lens/rank" not in inspected(qtbot, session)
-    session.need("lens", ("lens",))
-    qtbot.waitUntil(lambda: session.inspection is not None and "lens/rank" in session.inspection, timeout=WAIT)
-    assert "heads/mosaic" in session.inspection  # type: ignore[operator]
-    session.need("lens", ())
+    session.look.need("lens", ("lens",))
+    qtbot.waitUntil(lambda: session.look.archive is not None and "lens/rank" in session.look.archive, timeout=WAIT)
+    assert "heads/mosaic" in session.look.archive  # type: ignore[operator]
+    session.look.need("lens", ())
     assert "lens/rank" not in inspected(qtbot, session, "another")
 
 
@@ -224,48 +224,48 @@ def test_without_a_model_or_a_prompt_the_reason_is_told(qtbot: QtBot, session: I
 def test_a_prompt_beyond_the_context_is_not_asked(qtbot: QtBot, session: InspectionSession) -> None:
     opened(qtbot, session)
     session.set_prompt("word " * 70, False, at_once=True)
-    qtbot.waitUntil(lambda: session.trouble is not None, timeout=WAIT)
-    assert "longer than small can read" in session.trouble.what  # type: ignore[union-attr]
+    qtbot.waitUntil(lambda: session.look.trouble is not None, timeout=WAIT)
+    assert "longer than small can read" in session.look.trouble.what  # type: ignore[union-attr]
 
 
 def test_a_live_model_is_looked_at_again_when_it_has_learned(qtbot: QtBot, tmp_path: Path) -> None:
     step = {"bar": 100}
     session = InspectionSession(tmp_path, host=ModelHost(command=FAKE_HOST), step_of=step.get)
-    session.need("panel", ("heads",))
-    session.following.set(True, 0.2)
+    session.look.need("panel", ("heads",))
+    session.look.following.set(True, 0.2)
     opened(qtbot, session, "bar@live")
     first = inspected(qtbot, session)
     for _ in range(2):
-        qtbot.waitSignal(session.following.due, timeout=WAIT).wait()
-    assert session.inspection is first  # nothing was learned
+        qtbot.waitSignal(session.look.following.due, timeout=WAIT).wait()
+    assert session.look.archive is first  # nothing was learned
     worked: list[object] = []
     session.working_changed.connect(lambda: worked.append(session.working))
     step["bar"] = 120
-    qtbot.waitUntil(lambda: session.inspection is not None and session.inspection is not first, timeout=WAIT)
+    qtbot.waitUntil(lambda: session.look.archive is not None and session.look.archive is not first, timeout=WAIT)
     assert not worked  # what comes every few seconds is not spoken of
-    session.following.set(False)
-    assert not session.following._timer.isActive()
+    session.look.following.set(False)
+    assert not session.look.following._timer.isActive()
     session.shutdown()
 
 
 def test_what_was_seen_last_of_a_live_model_stays_when_it_answers_no_more(qtbot: QtBot, tmp_path: Path) -> None:
     step = {"bar": 100}
     session = InspectionSession(tmp_path, host=ModelHost(command=FAKE_HOST), step_of=step.get)
-    session.need("panel", ("heads",))
+    session.look.need("panel", ("heads",))
     opened(qtbot, session, "bar@live")
     last = inspected(qtbot, session)
     errors: list[LabError] = []
-    session.live_failed.connect(errors.append)
+    session.look.live_failed.connect(errors.append)
     session.host._process.kill()  # type: ignore[union-attr]
     qtbot.waitUntil(lambda: session.host._process is None, timeout=WAIT)
     session.host._command = ["/nonexistent/python"]
-    session.following.set(True, 0.2)
+    session.look.following.set(True, 0.2)
     step["bar"] = 120
     qtbot.waitUntil(lambda: bool(errors), timeout=WAIT)
-    assert not session.following._timer.isActive()
+    assert not session.look.following._timer.isActive()
     assert len(errors) == 1
-    assert session.inspection is last
-    assert session.trouble is None
+    assert session.look.archive is last
+    assert session.look.trouble is None
     session.shutdown()
 
 
@@ -343,14 +343,14 @@ def test_what_is_slow_comes_after_the_rest_and_is_joined_to_it(
     qtbot: QtBot, session: InspectionSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("llmlab_gui.host.inspection_plan._QUICK_LENS", 0)
-    session.need("lens", ("lens",))
+    session.look.need("lens", ("lens",))
     opened(qtbot, session)
     parts: list[set[str]] = []
-    session.inspection_changed.connect(lambda: parts.append({name.partition("/")[0] for name in session.inspection}))  # type: ignore[union-attr]
+    session.look.changed.connect(lambda: parts.append({name.partition("/")[0] for name in session.look.archive}))  # type: ignore[union-attr]
     inspected(qtbot, session)
     qtbot.waitUntil(lambda: len(parts) == 2, timeout=WAIT)
     assert parts == [{"heads"}, {"heads", "lens"}]
-    found = session.inspection
+    found = session.look.archive
     assert found is not None
     assert found["heads/entropy"].shape == found.shape("heads/entropy") == (3, 4)
     assert found["lens/rank"].shape == (7, 5)
@@ -363,9 +363,9 @@ def test_a_question_that_someone_waits_for_goes_before_what_is_slow(
     monkeypatch.setattr("llmlab_gui.host.inspection_plan._QUICK_LENS", 0)
     opened(qtbot, session)
     inspected(qtbot, session)
-    session.need("lens", ("lens",))
+    session.look.need("lens", ("lens",))
     order: list[str] = []
-    session.inspection_changed.connect(lambda: order.append("lens"))
+    session.look.changed.connect(lambda: order.append("lens"))
     session.ask("pattern", {"layer": 0, "head": 0}, lambda _: order.append("pattern"))
     qtbot.waitUntil(lambda: len(order) == 2, timeout=WAIT)
     assert order == ["pattern", "lens"]
@@ -374,15 +374,15 @@ def test_a_question_that_someone_waits_for_goes_before_what_is_slow(
 def test_a_panel_that_comes_into_sight_does_not_wait_for_what_is_slow(
     qtbot: QtBot, session: InspectionSession, endless_lens: list[list[str]]
 ) -> None:
-    session.need("panel", ())
-    session.need("lens", ("lens",))
+    session.look.need("panel", ())
+    session.look.need("lens", ("lens",))
     opened(qtbot, session)
     session.set_prompt("the king", False, at_once=True)
     qtbot.waitUntil(lambda: endless_lens == [["lens"]], timeout=WAIT)
-    session.need("panel", ("heads",))
+    session.look.need("panel", ("heads",))
     qtbot.waitUntil(lambda: endless_lens == [["lens"], ["heads"], ["lens"]], timeout=WAIT)
-    assert session.inspection is not None
-    assert "heads/mosaic" in session.inspection
+    assert session.look.archive is not None
+    assert "heads/mosaic" in session.look.archive
 
 
 @pytest.mark.parametrize("asked", ["open", "compare", "evolve"])
@@ -391,7 +391,7 @@ def test_what_someone_asks_for_does_not_wait_for_what_is_slow(
 ) -> None:
     opened(qtbot, session)
     inspected(qtbot, session)
-    session.need("lens", ("lens",))
+    session.look.need("lens", ("lens",))
     qtbot.waitUntil(lambda: endless_lens == [["heads"], ["lens"]], timeout=WAIT)
     answers: list[Archive] = []
     if asked == "open":
@@ -408,7 +408,7 @@ def test_what_someone_asks_for_does_not_wait_for_what_is_slow(
 def test_what_is_shut_down_in_the_midst_of_a_question_starts_no_other_process(
     qtbot: QtBot, session: InspectionSession, endless_lens: list[list[str]]
 ) -> None:
-    session.need("lens", ("lens",))
+    session.look.need("lens", ("lens",))
     opened(qtbot, session)
     inspected(qtbot, session)
     qtbot.waitUntil(lambda: session.working is not None and endless_lens[-1] == ["lens"], timeout=WAIT)
@@ -440,8 +440,8 @@ def test_a_part_that_was_on_its_way_when_nobody_wanted_it_any_more_is_thrown_awa
 ) -> None:
     opened(qtbot, session)
     inspected(qtbot, session)
-    before = session.inspection
-    session.need("lens", ("lens",))
+    before = session.look.archive
+    session.look.need("lens", ("lens",))
     qtbot.waitUntil(lambda: endless_lens == [["heads"], ["lens"]], timeout=WAIT)
     (request,) = session._requests._pending
     path = session._requests._pending[request].path
@@ -450,5 +450,5 @@ def test_a_part_that_was_on_its_way_when_nobody_wanted_it_any_more_is_thrown_awa
     write_archive(part, {"lens/rank": np.ones((7, 5), np.int32)}, before.metadata)  # type: ignore[union-attr]
     session.set_prompt("another one", False)
     session.host._answer(json.dumps({"id": max(session.host._waiting), "event": "part", "path": str(part)}).encode())
-    assert session.inspection is before
+    assert session.look.archive is before
     assert not part.exists()

@@ -74,7 +74,7 @@ def dock(qtbot: QtBot, lab: LookingLab) -> Iterator[AttentionDock]:
 def looked(qtbot: QtBot, lab: LookingLab, text: str = PROMPT, model: str = "small") -> None:
     lab.inspection.set_prompt(text, False)
     lab.inspection.open(model)
-    qtbot.waitUntil(lambda: lab.inspection.inspection is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.inspection.look.archive is not None, timeout=WAIT)
 
 
 # Prompt ----------------------------------------------------------------------------------------------------------
@@ -243,7 +243,7 @@ def test_a_click_in_the_mosaic_shows_the_head_everywhere(qtbot: QtBot, lab: Look
     qtbot.mouseClick(mosaic, Qt.MouseButton.LeftButton, pos=mosaic.rect_of(2, 1).center().toPoint())
     assert (lab.inspection.selection.layer, lab.inspection.selection.head) == (2, 1)
     assert (dock.layer.value(), dock.head.value()) == (2, 1)
-    archive = lab.inspection.inspection
+    archive = lab.inspection.look.archive
     assert archive is not None
     assert np.array_equal(dock.pattern, archive["attention/2"][1])  # type: ignore[arg-type]
     assert np.array_equal(dock.heatmap.heat.values, dock.pattern)  # type: ignore[union-attr, arg-type]
@@ -306,10 +306,10 @@ def test_stages_show_every_number_of_a_cell(qtbot: QtBot, lab: LookingLab, dock:
 
 def test_rollout_is_asked_for_only_when_it_is_looked_at(qtbot: QtBot, lab: LookingLab, dock: AttentionDock) -> None:
     looked(qtbot, lab)
-    assert "attention/rollout" not in lab.inspection.inspection  # type: ignore[operator]
+    assert "attention/rollout" not in lab.inspection.look.archive  # type: ignore[operator]
     dock.show_view(ROLLOUT)
     qtbot.waitUntil(lambda: dock.rollout.heat is not None, timeout=WAIT)
-    archive = lab.inspection.inspection
+    archive = lab.inspection.look.archive
     assert archive is not None
     lab.inspection.select(layer=1)
     assert np.array_equal(dock.rollout.heat.values, archive["attention/rollout"][1])  # type: ignore[union-attr]
@@ -322,7 +322,7 @@ def test_a_head_of_a_long_prompt_is_asked_for_by_itself(
 ) -> None:
     monkeypatch.setattr("llmlab_gui.host.inspection_plan.PATTERNS_LIMIT", 100)
     looked(qtbot, lab)
-    assert "attention/0" not in lab.inspection.inspection  # type: ignore[operator]
+    assert "attention/0" not in lab.inspection.look.archive  # type: ignore[operator]
     qtbot.waitUntil(lambda: dock.pattern is not None, timeout=WAIT)
     first = dock.pattern
     lab.inspection.select(layer=2, head=3)
@@ -335,7 +335,7 @@ def test_heads_are_sorted_and_filtered_by_score_and_the_chosen_one_stays(
     qtbot: QtBot, lab: LookingLab, dock: AttentionDock
 ) -> None:
     looked(qtbot, lab)
-    heads, archive = dock.heads, lab.inspection.inspection
+    heads, archive = dock.heads, lab.inspection.look.archive
     assert archive is not None
     scores = np.array(archive["heads/induction"])
     lowest = tuple(int(place) for place in np.unravel_index(scores.argmin(), scores.shape))  # it will be filtered out
@@ -358,7 +358,7 @@ def test_a_click_on_a_score_brings_the_head_with_most_of_it_to_the_top(
     lab.inspection.select(layer=1, head=1)
     dock.heads.rank("previous")  # before there are heads
     looked(qtbot, lab)
-    heads, archive = dock.heads, lab.inspection.inspection
+    heads, archive = dock.heads, lab.inspection.look.archive
     assert archive is not None
     chosen = lab.inspection.selection.layer, lab.inspection.selection.head
     assert chosen != (1, 1)
@@ -385,7 +385,7 @@ def test_five_heads_and_their_scores_are_in_sight_on_a_laptop(
     looked(qtbot, lab)
     table, mosaic, pattern = dock.heads.table, dock.heads.mosaic, dock.heatmap
     qtbot.waitUntil(lambda: table.isVisible() and table.model().rowCount() > 4, timeout=WAIT)
-    found = lab.inspection.inspection
+    found = lab.inspection.look.archive
     assert found is not None
     deep = {f"heads/{score.key}": np.full((30, 9), 0.25) for score in SCORES}
     write_archive(tmp_path / "deep", deep | {"heads/mosaic": np.full((30, 9, 8, 8), 0.5)}, found.metadata)
@@ -411,7 +411,7 @@ def test_the_table_of_heads_stays_open_beside_a_mosaic_that_is_wider_than_its_pa
     qtbot: QtBot, lab: LookingLab, dock: AttentionDock, tmp_path: Path
 ) -> None:
     looked(qtbot, lab)
-    found = lab.inspection.inspection
+    found = lab.inspection.look.archive
     assert found is not None
     write_archive(tmp_path / "deep", {"heads/mosaic": np.full((60, 32, 8, 8), 0.5)}, found.metadata)
     dock.heads.resize(200, 440)

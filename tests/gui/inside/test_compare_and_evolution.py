@@ -266,7 +266,7 @@ def test_lens_and_contributions_move_too(lab: InspectionLab, qtbot: QtBot, film:
 def test_a_live_run_adds_frames_while_it_trains(lab: InspectionLab, qtbot: QtBot, tmp_path: Path) -> None:
     dock = EvolutionDock(lab)  # type: ignore[arg-type]
     fake = lab.add(FakeRun(tmp_path, steps=400).start().advance(20))
-    lab.inspection.following.set(True, 0.2)
+    lab.inspection.look.following.set(True, 0.2)
     lab.open(qtbot, dock, model="fake@live")
     assert dock.live.isEnabled()
     dock.live.click()

@@ -73,7 +73,7 @@ def test_the_answer_and_the_other_token_are_asked_for_at_the_selected_place(lab:
 
 def test_shares_add_up_to_one_and_norms_are_of_the_selected_token(lab: InspectionLab, qtbot: QtBot) -> None:
     dock = opened_contributions(lab, qtbot)
-    archive = lab.inspection.inspection
+    archive = lab.inspection.look.archive
     assert archive is not None
     choose(dock, "share")
     assert value_of(dock.chart.bars, "sum", 3) == pytest.approx(1.0, abs=1e-5)
@@ -188,7 +188,7 @@ def test_an_exported_table_holds_the_archives_numbers(lab: InspectionLab, qtbot:
 def test_norms_are_drawn_for_the_selected_token_and_the_mean(lab: InspectionLab, qtbot: QtBot) -> None:
     dock = ResidualDock(lab)  # type: ignore[arg-type]
     lab.open(qtbot, dock)
-    archive = lab.inspection.inspection
+    archive = lab.inspection.look.archive
     assert archive is not None
     lab.inspection.select(token=1)
     stream = line_of(dock.chart, "stream, “king”")
@@ -212,7 +212,7 @@ def test_a_click_in_the_map_selects_layer_and_token_everywhere(lab: InspectionLa
     place = dock.map.center_of(2, 4).toPoint()
     qtbot.mouseClick(dock.map, Qt.MouseButton.LeftButton, pos=place)
     assert (lab.inspection.selection.layer, lab.inspection.selection.token) == (2, 4)
-    value = lab.inspection.inspection["contributions/norm/post_ffn"][2, 4]  # type: ignore[index]
+    value = lab.inspection.look.archive["contributions/norm/post_ffn"][2, 4]  # type: ignore[index]
     assert f"{value:.6g}" in dock.map.words(2, 4)
 
 
@@ -220,7 +220,7 @@ def test_a_virtual_point_is_called_so(lab: InspectionLab, qtbot: QtBot) -> None:
     dock = ResidualDock(lab)  # type: ignore[arg-type]
     lab.open(qtbot, dock)
     assert not dock.note.isVisible()
-    archive = lab.inspection.inspection
+    archive = lab.inspection.look.archive
     assert archive is not None
     archive.metadata.notes.append("post_attn is virtual, pre_attn + attn_out.")
     dock.draw(archive)
@@ -238,7 +238,7 @@ def opened_lens(lab: InspectionLab, qtbot: QtBot) -> LensDock:
 
 def test_each_cell_says_the_lens_top_token(lab: InspectionLab, qtbot: QtBot) -> None:
     dock = opened_lens(lab, qtbot)
-    archive = lab.inspection.inspection
+    archive = lab.inspection.look.archive
     assert archive is not None
     ids, grid = archive["lens/ids"], dock.grid.grid
     assert grid.rows == ("embedding", "after 0", "after 1", "after 2", "final")
@@ -280,7 +280,7 @@ class Painted(QObject):
 
 def test_hovering_a_cell_reads_all_of_it(lab: InspectionLab, qtbot: QtBot) -> None:
     dock = opened_lens(lab, qtbot)
-    archive = lab.inspection.inspection
+    archive = lab.inspection.look.archive
     assert archive is not None
     tip = dock.grid.grid.tip(2, 3)
     for chance in archive["lens/probability"][4, 3]:
@@ -293,7 +293,7 @@ def test_hovering_a_cell_reads_all_of_it(lab: InspectionLab, qtbot: QtBot) -> No
 
 def test_a_click_pins_a_token_and_draws_its_rank_by_layer(lab: InspectionLab, qtbot: QtBot) -> None:
     dock = opened_lens(lab, qtbot)
-    archive = lab.inspection.inspection
+    archive = lab.inspection.look.archive
     assert archive is not None
     assert not dock.ranks.isVisible()
     qtbot.mouseClick(dock.grid.table.viewport(), Qt.MouseButton.LeftButton, pos=center_of(dock.grid, 3, 2))
@@ -325,8 +325,8 @@ def test_a_lens_that_was_cancelled_says_how_much_of_it_there_is_and_is_read_agai
     monkeypatch.setattr("llmlab_gui.host.inspection_plan._QUICK_LENS", 0)
     session, host = lab.inspection, lab.host
     dock = opened_lens(lab, qtbot)
-    session.need("another", ("contributions",))
-    whole = session.inspection
+    session.look.need("another", ("contributions",))
+    whole = session.look.archive
     assert whole is not None
     part = lens_of_rows(whole, [0, 4, 8], tmp_path / "part.safetensors")
 
@@ -338,7 +338,7 @@ def test_a_lens_that_was_cancelled_says_how_much_of_it_there_is_and_is_read_agai
     reads("contributions")
     host.release()
     reads("lens")
-    session._take_part(part)
+    session.look._take_part(part)
     dock.archive = part  # as of a prompt whose lens was never whole
     dock._redraw()
     assert not dock.again.isVisible()
@@ -372,12 +372,12 @@ def test_a_lens_that_begins_anew_does_not_take_away_the_rows_in_sight(
     lab: InspectionLab, qtbot: QtBot, tmp_path: Path
 ) -> None:
     dock, session = opened_lens(lab, qtbot), lab.inspection
-    whole = session.inspection
+    whole = session.look.archive
     assert whole is not None
 
     def told(rows: list[int], **about: Any) -> np.ndarray[Any, Any]:
         """The rows in sight when some of a lens have come."""
-        session._take_part(lens_of_rows(whole, rows, tmp_path / f"{next(numbers)}.safetensors", **about))
+        session.look._take_part(lens_of_rows(whole, rows, tmp_path / f"{next(numbers)}.safetensors", **about))
         assert (dock.tensors() is not None) == (not np.isnan(dock.grid.grid.values).any())
         return np.flatnonzero(np.isfinite(dock.grid.grid.values[:, 0]))
 
@@ -385,7 +385,7 @@ def test_a_lens_that_begins_anew_does_not_take_away_the_rows_in_sight(
     everything = list(range(2 * LAYERS + 1))
     dock.pins = [2]
     assert told([0, 8]).tolist() == [0, 1, 2, 3, 4]
-    session._findings.clear()  # as when a person wants to look again, and the model's file is another one
+    session.look._findings.clear()  # as when a person wants to look again, and the model's file is another one
     assert told([0, 8], weights_sha256="another").tolist() == [0, 4]
     assert np.isnan(dock.ranks.lines[0].y).tolist() == [row not in (0, 8) for row in everything]
     assert told([0, 4, 8], weights_sha256="another").tolist() == [0, 2, 4]

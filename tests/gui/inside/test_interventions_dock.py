@@ -176,7 +176,7 @@ def test_a_sweep_tells_how_far_it_is_and_can_be_ended(
     for other in others:
         qtbot.addWidget(other)
         other.show()
-    qtbot.waitUntil(lambda: lab.inspection.inspection is not None and lab.inspection.working is None, timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.inspection.look.archive is not None and lab.inspection.working is None, timeout=WAIT)
     with qtbot.waitActive(dock, timeout=WAIT):
         dock.activateWindow()
     dock.tabs.setCurrentWidget(dock.sweep)

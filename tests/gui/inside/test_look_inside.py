@@ -51,12 +51,12 @@ def test_a_run_is_looked_into_while_it_trains_and_after_the_host_was_killed(
 
     # Live: answered at its own steps, and again when it has learned.
     session.set_prompt("the king", False)
-    session.following.set(True, 0.5)
+    session.look.following.set(True, 0.5)
     window.look_inside(f"{run.path}@live")
     prompt, attention = docks(window)
     assert prompt.isVisible()
     assert attention.isVisible()
-    qtbot.waitUntil(lambda: session.inspection is not None or bool(errors), timeout=WAIT)
+    qtbot.waitUntil(lambda: session.look.archive is not None or bool(errors), timeout=WAIT)
     assert not errors, errors
     assert session.about is not None
     assert session.about.live
@@ -64,8 +64,8 @@ def test_a_run_is_looked_into_while_it_trains_and_after_the_host_was_killed(
     assert "real" in window.model_bar.button.text()
     assert "(live), inspected at step " in window.model_bar.button.text()
     assert prompt.follow.isVisible()
-    first = session.inspection
-    qtbot.waitUntil(lambda: session.inspection is not None and session.inspection is not first, timeout=WAIT)
+    first = session.look.archive
+    qtbot.waitUntil(lambda: session.look.archive is not None and session.look.archive is not first, timeout=WAIT)
     assert not errors
 
     # A saved checkpoint of it: click a head, and everything follows.
@@ -76,7 +76,7 @@ def test_a_run_is_looked_into_while_it_trains_and_after_the_host_was_killed(
     errors.clear()  # who looks again just as the run ends is told so
     session.set_prompt(PROMPT, False, at_once=True)
     qtbot.waitUntil(lambda: prompts(window) == PROMPT, timeout=WAIT)
-    archive = session.inspection
+    archive = session.look.archive
     assert archive is not None
     assert "".join(token.text for token in prompt.chips.tokens) == PROMPT
     mosaic = attention.heads.mosaic
@@ -115,7 +115,7 @@ def kill_host(window: MainWindow, qtbot: QtBot) -> None:
 
 
 def prompts(window: MainWindow) -> str:
-    found = window.lab.inspection.inspection
+    found = window.lab.inspection.look.archive
     return str(found.metadata.question.get("text", "")) if found is not None else ""
 
 

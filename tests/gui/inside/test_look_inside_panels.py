@@ -42,7 +42,7 @@ def window_of_a_run(window_of_the_file: MainWindow, request: pytest.FixtureReque
     qtbot.waitUntil(lambda: window.lab.row("pretraining/real") is not None, timeout=WAIT)
     session.set_prompt(PROMPT, False)
     window.look_inside("real@10")
-    qtbot.waitUntil(lambda: session.inspection is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: session.look.archive is not None, timeout=WAIT)
     return window
 
 
@@ -55,7 +55,7 @@ def window(window_of_a_run: MainWindow, same_window: MainWindow, qtbot: QtBot) -
     window.look_inside("real@10")
     qtbot.waitUntil(lambda: not session.choice.undecided and session.working is None, timeout=WAIT)
     qtbot.waitUntil(
-        lambda: session.inspection is not None and not session.choice.stale(session.inspection), timeout=WAIT
+        lambda: session.look.archive is not None and not session.choice.stale(session.look.archive), timeout=WAIT
     )
     return window
 
@@ -148,8 +148,8 @@ def test_the_panels_agree_with_each_other(window: MainWindow, qtbot: QtBot, tmp_
     window.lab.said.connect(said.append)
     residual.export(path)
     qtbot.waitUntil(lambda: f"Saved {path}." in said, timeout=WAIT)
-    assert session.inspection is not None
-    norms = session.inspection["contributions/norm/attn_out"][:, last].tolist()
+    assert session.look.archive is not None
+    norms = session.look.archive["contributions/norm/attn_out"][:, last].tolist()
     rows = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
     assert [float(row[2]) for row in rows if row[0].startswith("attention adds, “")] == norms
     assert not errors
@@ -168,7 +168,7 @@ def test_a_slow_lens_is_drawn_part_by_part_and_no_other_panel_asks_again(
     drawn, asked, ask = list[list[bool]](), list[str](), session.host.ask
 
     def look() -> None:
-        archive = session.inspection
+        archive = session.look.archive
         if archive is not None and "lens/ids" in archive:
             drawn.append([is_read(archive, row) for row in range(5)])
             assert np.isfinite(lens.grid.grid.values[:, 0]).tolist() == drawn[-1][::2]
@@ -178,7 +178,7 @@ def test_a_slow_lens_is_drawn_part_by_part_and_no_other_panel_asks_again(
         asked.extend(values.get("what", [question]))
         return ask(model, question, values, out)
 
-    session.inspection_changed.connect(look)
+    session.look.changed.connect(look)
     monkeypatch.setattr(session.host, "ask", counted)
     session.set_prompt("the queen", False, at_once=True)
     qtbot.waitUntil(lambda: len(drawn) == 3 and session.working is None, timeout=WAIT)
@@ -206,7 +206,7 @@ def test_a_folder_that_is_dropped_becomes_the_active_model(folder: Path, window:
     assert window.docks["attention"].isVisible()
     session.set_prompt("the queen", False, at_once=True)
     qtbot.waitUntil(
-        lambda: session.inspection is not None and session.inspection.metadata.question["text"] == "the queen",
+        lambda: session.look.archive is not None and session.look.archive.metadata.question["text"] == "the queen",
         timeout=WAIT,
     )
     assert session.recent.models[0].name == session.about.name

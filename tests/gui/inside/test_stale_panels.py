@@ -166,10 +166,10 @@ def test_what_is_drawn_of_another_prompt_or_model_can_be_copied_and_exported_at_
     session, dock = lab.inspection, make(lab)
     fill(qtbot, lab, dock)
     for change in (lambda: session.set_prompt("a queen", False, at_once=True), lambda: session.open("beta")):
-        before = session.inspection
+        before = session.look.archive
         change()
         assert not dock.export_button.isEnabled()
-        qtbot.waitUntil(lambda before=before: session.inspection not in (None, before), timeout=WAIT)  # type: ignore[misc]
+        qtbot.waitUntil(lambda before=before: session.look.archive not in (None, before), timeout=WAIT)  # type: ignore[misc]
         # The pattern of one head may come after the mosaic of all.
         qtbot.waitUntil(lambda: not dimmed(dock) and not getattr(dock, "_head_veil", dock._veil).words, timeout=WAIT)
         assert dock.export_button.isEnabled()
@@ -260,9 +260,9 @@ def test_the_heads_of_the_next_prompt_are_at_full_strength_and_the_pattern_of_th
     dock = AttentionDock(lab)  # type: ignore[arg-type]
     fill(qtbot, lab, dock)
     host.hold = {"pattern"}
-    before = session.inspection
+    before = session.look.archive
     session.set_prompt("a queen said", False, at_once=True)
-    qtbot.waitUntil(lambda: session.inspection is not before and dock._heads_of is session.inspection, timeout=WAIT)
+    qtbot.waitUntil(lambda: session.look.archive is not before and dock._heads_of is session.look.archive, timeout=WAIT)
     assert dimmed(dock) == ""
     assert dock._head_veil.words == "of another prompt"
     assert not dock.export_button.isEnabled()

@@ -307,10 +307,10 @@ def test_a_live_model_gives_way_to_the_newest_checkpoint_when_its_run_ends(
     session.open(f"{fake.run.path}@live")
     qtbot.waitUntil(lambda: session.about is not None and session.about.live, timeout=WAIT)
     refusal = LabError("fake does not train now.")
-    session.live_failed.emit(refusal)  # it trains: something is wrong
+    session.look.live_failed.emit(refusal)  # it trains: something is wrong
     assert told == [refusal]
     fake.advance(10).save_checkpoint().finish()
-    session.live_failed.emit(refusal)  # asked before anybody heard that it has ended
+    session.look.live_failed.emit(refusal)  # asked before anybody heard that it has ended
     assert told == [refusal]
     newest = f"{fake.run.path}@latest"
     qtbot.waitUntil(lambda: session.about is not None and session.about.reference == newest, timeout=WAIT)

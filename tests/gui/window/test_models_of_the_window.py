@@ -312,9 +312,9 @@ def test_the_toolbar_names_the_model(qtbot: QtBot, outputs: Path, tmp_path: Path
     lab.refresh()
     qtbot.waitUntil(lambda: bar.button.text().startswith("bar@250 (deleted) · "), timeout=WAIT)
     assert "was deleted" in bar.button.toolTip()
-    lab.inspection.need("panel", ("heads",))
+    lab.inspection.look.need("panel", ("heads",))
     lab.inspection.set_prompt("The king", False)
-    lab.inspection.following.set(False)
+    lab.inspection.look.following.set(False)
     live = FakeRun(outputs, "foo").start().advance(100)
     lab.inspection.open("foo@live")
     for end, steps in ((" · ", 50), (", now at 150 · ", 0)):
