@@ -49,7 +49,8 @@ class FocusRing(QObject):
             self._by_keys = True
         elif event.type() == QEvent.Type.KeyPress:
             self._by_keys = True
-            return _press(cast("QKeyEvent", event))
+            # Where it arrives, not where it ends: a field's Enter may have led to a button by then.
+            return isinstance(watched, QWindow) and _press(cast("QKeyEvent", event))
         elif event.type() in (QEvent.Type.MouseButtonPress, QEvent.Type.TouchBegin):
             self._by_keys = False
         return False

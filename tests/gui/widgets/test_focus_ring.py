@@ -154,7 +154,7 @@ def test_a_ring_around_what_has_no_room_of_its_own_is_whole_and_leaves_it_whole(
         assert drawn.rect().translated(corner).adjusted(3, 3, -3, -3).contains(whole)
 
 
-def test_enter_presses_every_kind_of_button_and_only_once(ring: FocusRing, qtbot: QtBot) -> None:
+def test_enter_presses_every_kind_of_button_once_and_none_that_it_leads_to(ring: FocusRing, qtbot: QtBot) -> None:
     action, field = QAction("of a bar of tools"), QLineEdit()
     bar = tool_bar({"some": action})
     of_bar = bar.widgetForAction(action)
@@ -170,9 +170,11 @@ def test_enter_presses_every_kind_of_button_and_only_once(ring: FocusRing, qtbot
             QTest.keyClick(window.windowHandle(), key)
         assert pressed == [button] * 3
         pressed.clear()
+    field.returnPressed.connect(buttons[0].setFocus)  # as an answer that was typed leads to Next question
     field.setFocus()
     with qtbot.waitSignal(field.returnPressed, timeout=WAIT):
         QTest.keyClick(window.windowHandle(), Qt.Key.Key_Return)
+    assert buttons[0].hasFocus()
     assert pressed == []
 
 
