@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Protocol, TypeAlias
 
 from llmlab.notebook.quantities import CURVE, find_quantity, steps_to
 from llmlab.notebook.scoring import NotBefore
-from llmlab.store.events import Evaluated, Event, Finished, Scored, Started, StepEvent
+from llmlab.store.events import Evaluated, Finished, Scored, Started
 from llmlab.store.run_folder import RunFolder
 from llmlab.store.run_log import read_events
 
@@ -53,11 +54,12 @@ class Outcomes(Protocol):
 
 @dataclass
 class RunFacts(Outcomes):
-    """What a run's events tell. finished: all planned steps are done."""
+    """What a run's events tell. tokens, active_seconds: at its last step. finished: all planned steps are done."""
 
     evaluations: list[Evaluated] = field(default_factory=list)
     scores: list[Scored] = field(default_factory=list)
-    last_step: StepEvent | None = None
+    tokens: float = 0.0
+    active_seconds: float = 0.0
     finished: Finished | None = None
 
     @property
@@ -94,30 +96,14 @@ def read_facts(run: RunFolder, until: int = 0) -> RunFacts:
     until: leaves out what came after that step, in a run that was trained longer later; 0 for all. Most of the many
     `step` lines are not parsed.
     """
-    facts = RunFacts()
-    for event in read_events(run, every_step=False):
-        if isinstance(event, Started) and until and event.step >= until:
-            break
-        _take(facts, event)
-    return facts
+    from llmlab.store.history import RunHistory  # brings numpy, which `--help` should not wait for
 
-
-def _take(facts: RunFacts, event: Event) -> None:
-    match event:
-        case Started():
-            facts.evaluations = [*filter(event.keeps, facts.evaluations)]
-            facts.scores = [*filter(event.keeps, facts.scores)]
-            facts.finished = None
-            if facts.last_step is not None and not event.keeps(facts.last_step):
-                facts.last_step = None
-        case StepEvent():
-            facts.last_step = event
-        case Evaluated():
-            facts.evaluations = [*(row for row in facts.evaluations if row.step != event.step), event]
-        case Finished():
-            facts.finished = event
-        case Scored():
-            facts.scores.append(event)
+    history = RunHistory()
+    events = read_events(run, every_step=False)
+    history.extend(takewhile(lambda event: not (isinstance(event, Started) and 0 < until <= event.step), events))
+    tokens = float(history.step_columns["tokens"][-1]) if history.last_step else 0.0
+    evaluations = {row.step: row for row in history.evaluated}  # a worker that begins at step 0 measures there again
+    return RunFacts([*evaluations.values()], history.scores, tokens, history.active_seconds, history.finished)
 
 
 def _lowest(facts: RunFacts) -> Evaluated | None:
@@ -155,8 +141,7 @@ def _first_below(facts: RunFacts, target: float) -> Outcome | None:
 
 
 def _speed(facts: RunFacts) -> float | None:
-    step = facts.last_step
-    return step.tokens / step.active_seconds if step is not None and step.active_seconds > 0 else None
+    return facts.tokens / facts.active_seconds if facts.active_seconds > 0 else None
 
 
 def _share(row: Scored | None) -> float | None:
@@ -171,7 +156,7 @@ _READERS: dict[str, Callable[[RunFacts], Outcome | None]] = {
     "best_step": lambda facts: None if (row := _lowest(facts)) is None else float(row.step),
     "overfits": _overfits,
     "tokens_per_second": _speed,
-    "minutes": lambda facts: None if facts.last_step is None else facts.last_step.active_seconds / 60,
+    "minutes": lambda facts: facts.active_seconds / 60 if facts.tokens else None,
     "score": lambda facts: _share(facts.scores[-1] if facts.scores and facts.scores[-1].step > 0 else None),
     "score_before": lambda facts: _share(facts.scores[0] if facts.scores and facts.scores[0].step == 0 else None),
 }
