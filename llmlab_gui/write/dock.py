@@ -56,7 +56,7 @@ class WriteDock(LabDock):
         self.form = GenerationForm()
         self._build_buttons()
         self.text = labelled(TokenView(), "What the model wrote")
-        self.text.setPlaceholderText("Press Generate. Point at a token to see its alternatives.")
+        self.text.setPlaceholderText("Press Generate. Point at its tokens.")
         self.first_name = OneLine(elide=Qt.TextElideMode.ElideMiddle)  # its end is the step
         self.first_name.hide()
         self._author = ""  # the model that wrote what is shown
@@ -234,6 +234,9 @@ class WriteDock(LabDock):
         self._propose()
 
     def _show_second(self, shown: bool) -> None:
+        if shown:  # as wide as the first
+            first, _, others = self._sides.sizes()
+            self._sides.setSizes((first // 2, first // 2, others))
         self.second.setVisible(shown)
         self._propose()
 

@@ -268,7 +268,7 @@ class TintLegend(QWidget):
             painter.setPen(QColor(theme.quiet))
             metrics = self.fontMetrics()
             left = 0.0
-            cell_width = metrics.horizontalAdvance("< 0.1 %") + 14
+            cell_width = min(metrics.horizontalAdvance("< 0.1 %") + 14, self.width() / 4)
             height = metrics.height() + 4
             for probability, label in ((1.0, "100 %"), (0.1, "10 %"), (0.01, "1 %"), (0.001, "< 0.1 %")):
                 cell = QRectF(left, 1, cell_width, height)
@@ -279,9 +279,7 @@ class TintLegend(QWidget):
                 painter.setPen(QColor(theme.text))
                 painter.drawText(cell, Qt.AlignmentFlag.AlignCenter, label)
                 left += cell_width
-            painter.setPen(QColor(theme.quiet))
-            painter.drawText(
-                QRectF(left + 8, 1, self.width() - left - 8, height),
-                Qt.AlignmentFlag.AlignVCenter | Qt.AlignmentFlag.AlignLeft,
-                "how likely each was",
-            )
+            words, room = "how likely each was", QRectF(left + 8, 1, self.width() - left - 8, height)
+            if metrics.horizontalAdvance(words) <= room.width():
+                painter.setPen(QColor(theme.quiet))
+                painter.drawText(room, Qt.AlignmentFlag.AlignVCenter | Qt.AlignmentFlag.AlignLeft, words)

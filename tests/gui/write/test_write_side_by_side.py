@@ -81,6 +81,7 @@ def test_a_fine_tuned_model_and_its_base_answer_one_after_the_other(
     assert dock.second._name() == "small, step 150"  # as A is named
     dock.second.box.choose("small@final")
     assert dock.second.text.y() == dock.text.y()  # texts begin level
+    assert abs(dock.second.text.width() - dock.text.width()) < 10
     dock.generate()
     assert not dock.generate_button.isEnabled()
     idle(qtbot, dock)
