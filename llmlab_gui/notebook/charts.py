@@ -25,6 +25,7 @@ _BEST = ("best", "best_lr", "best_rank")  # have a place on the axis of an exper
 _DENSITY_POINTS = 241
 # The tails that are shown: so many half widths beyond the middle, or as far as the outcome.
 _TAILS = 3.0
+_LABEL_ROOM = 15.0  # percent below an interval that its label takes
 
 
 def belongs_to_loss(line: Line) -> bool:
@@ -236,7 +237,7 @@ class CalibrationChart(NotebookChart):
         low, high = (np.array([100 * getattr(each, end) for each in bins]) for end in ("low", "high"))
         ideal = CurveStyle(QColor(theme.quiet), "well calibrated", dotted=True)
         came = CurveStyle(
-            QColor(theme.accent), "yours, with 95 % intervals", width=1.5, markers="o", marker_size=9, z=2
+            QColor(theme.accent), "yours (true/scored), with 95 % intervals", width=1.5, markers="o", marker_size=9, z=2
         )
         ends = np.array([0.0, 100.0])
         self.set_curve("ideal", ends, ends, ideal)
@@ -246,12 +247,13 @@ class CalibrationChart(NotebookChart):
         self._bars.setData(x=stated, y=share, top=high - share, bottom=share - low, pen=pg.mkPen(QColor(theme.accent)))
         for item in self._counts:
             self.getPlotItem().removeItem(item)
-        self._counts = [
-            pg.TextItem(f"{each.right} of {each.count}", QColor(theme.quiet), anchor=(0, 0.5)) for each in bins
-        ]
-        for item, x, y in zip(self._counts, stated.tolist(), share.tolist(), strict=True):
-            item.setPos(x + 1.5, y)
+        self._counts = []
+        for each, x, bottom, top in zip(bins, stated.tolist(), low.tolist(), high.tolist(), strict=True):
+            above = bottom < _LABEL_ROOM  # else below its interval, where its neighbour's has no curve
+            item = pg.TextItem(f"{each.right}/{each.count}", QColor(theme.quiet), anchor=(0.5, 1 if above else 0))
+            item.setPos(x, top if above else bottom)
             self.getPlotItem().addItem(item, ignoreBounds=True)
+            self._counts.append(item)
         self.set_legend([ideal, came])
 
 
