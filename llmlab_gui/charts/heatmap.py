@@ -6,6 +6,7 @@ the number under the pointer is always the cell's own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -30,7 +31,7 @@ from llmlab_gui.charts.color_scale import ColorScale, Values, from_ground, ink, 
 from llmlab_gui.charts.heat_view import HeatView
 from llmlab_gui.charts.scale_bar import WIDTH as BAR_ROOM
 from llmlab_gui.charts.scale_bar import paint_scale
-from llmlab_gui.charts.side_labels import paint_columns, paint_rows, room_for
+from llmlab_gui.charts.side_labels import paint_columns, paint_names, paint_rows, room_for
 from llmlab_gui.widgets.numbers import read_out
 from llmlab_gui.widgets.saving import Cell, LazyRows, Table
 from llmlab_gui.widgets.theme import current_theme
@@ -174,7 +175,7 @@ class Heatmap(CellMap):
         if heat is None:
             return
         metrics = QFontMetricsF(self.font())
-        left = room_for(metrics, heat.rows, self.width() * 0.25)
+        left = room_for(metrics, [*heat.rows, heat.row_name], self.width() * 0.25)
         top = room_for(metrics, heat.columns, self.height() * 0.25)
         line = metrics.height() + PAD if self.line else 0
         self._view.set_area(
@@ -211,6 +212,7 @@ class Heatmap(CellMap):
             self._paint_marks(painter)
         paint_rows(painter, view, heat.rows, {*rows} - {-1})
         paint_columns(painter, view, heat.columns, {*columns} - {-1})
+        paint_names(painter, view, heat.row_name, heat.column_name, self._bar_room())
         if self._bar_room():
             bar = QRectF(view.shown.right() + 2 * PAD, view.shown.top(), BAR_ROOM - 2 * PAD, view.shown.height())
             paint_scale(painter, bar, self.scale(), heat.unit, heat.kind, log=self.log and not heat.signed)
@@ -236,6 +238,7 @@ class Heatmap(CellMap):
     def _paint_numbers(self, painter: QPainter) -> None:
         heat, view, scale = self.heat, self._view, self.scale()
         assert heat is not None
+        top = 1.0 if self.log and not heat.signed else scale.high
         for row in view.rows():
             for column in view.columns():
                 value = self.value(row, column)
@@ -243,7 +246,8 @@ class Heatmap(CellMap):
                     continue
                 place = np.log10(value) if self.log and not heat.signed and value > 0 else value
                 painter.setPen(ink(scale.color(float(place))))
-                painter.drawText(view.rect(row, column), Qt.AlignmentFlag.AlignCenter, short(value, heat.kind))
+                words = short(value, heat.kind, top)
+                painter.drawText(view.rect(row, column), Qt.AlignmentFlag.AlignCenter, words)
 
     def _paint_marks(self, painter: QPainter) -> None:
         theme, view = current_theme(), self._view
@@ -320,8 +324,10 @@ class Heatmap(CellMap):
         self.update()
 
 
-def short(value: float, kind: str) -> str:
-    """A number for a small cell: two digits, or all of a whole number."""
+def short(value: float, kind: str, top: float = 1.0) -> str:
+    """A number for a small cell: two digits, or all of a whole number. top: the largest, if that is small; it has two
+    digits, too."""
     if kind == "count" or abs(value) >= 100:
         return minus(f"{value:.0f}")
-    return minus(f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}")
+    digits = 2 if top >= 0.1 or top <= 0 else min(4, 1 - math.floor(math.log10(top)))
+    return minus(f"{value:.1f}" if abs(value) >= 10 else f"{value:.{digits}f}")

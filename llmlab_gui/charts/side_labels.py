@@ -65,6 +65,20 @@ def paint_columns(painter: QPainter, view: HeatView, names: Sequence[str], marke
         painter.restore()
 
 
+def paint_names(painter: QPainter, view: HeatView, rows: str, columns: str, room: float) -> None:
+    """What the rows and the columns are: above the names of the rows, and behind those of the columns, where there are
+    so many pixels."""
+    metrics = QFontMetricsF(painter.font())
+    top, ends = view.shown.top() - _GAP - metrics.height(), (view.shown.left() - _GAP, view.shown.right() + _GAP)
+    painter.setPen(QColor(current_theme().quiet))
+    for name, left, width, side in (
+        (rows, 0.0, ends[0], Qt.AlignmentFlag.AlignRight),
+        (columns, ends[1], room - _GAP, Qt.AlignmentFlag.AlignLeft),
+    ):
+        if metrics.horizontalAdvance(name) <= width:
+            painter.drawText(QRectF(left, top, width, metrics.height()), side | Qt.AlignmentFlag.AlignVCenter, name)
+
+
 def _widest(metrics: QFontMetricsF, names: Sequence[str]) -> float:
     """Pixels of the longest name, where it is marked."""
     step = max(1, len(names) // _MEASURED)

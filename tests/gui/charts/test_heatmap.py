@@ -16,7 +16,7 @@ from llmlab_gui.charts.arcs import Arcs
 from llmlab_gui.charts.cell_map import MISSING, indexed, shrink
 from llmlab_gui.charts.color_scale import ColorScale, from_ground, ground_table
 from llmlab_gui.charts.heat_view import HeatView
-from llmlab_gui.charts.heatmap import Heat, Heatmap
+from llmlab_gui.charts.heatmap import Heat, Heatmap, short
 from llmlab_gui.charts.mosaic import Mosaic, grid, resized
 from llmlab_gui.charts.picture import image_of
 from llmlab_gui.widgets.theme import DARK, LIGHT, apply_theme, current_theme
@@ -131,6 +131,20 @@ def test_the_line_below_has_the_exact_number(qtbot: QtBot) -> None:
     assert heatmap.words(row, column).startswith(f"t{row}, t{column}: {values[row, column]:#.4g}".rstrip("."))
 
 
+@pytest.mark.parametrize(
+    ("value", "top", "text"),
+    [
+        (0.0229, 0.039, "0.023"),
+        (0.0229, 1.0, "0.02"),
+        (-1.234, 8.0, "−1.23"),
+        (12.34, 40.0, "12.3"),
+        (150.2, 1.0, "150"),
+    ],
+)
+def test_the_numbers_in_cells_have_two_digits_of_the_largest(value: float, top: float, text: str) -> None:
+    assert short(value, "value", top) == text
+
+
 def test_the_picture_has_the_scales_colours(qtbot: QtBot) -> None:
     values = np.array([[0.0, 1.0], [0.5, np.nan]], np.float32)
     heatmap = shown(qtbot, values, high=1.0)
@@ -231,6 +245,15 @@ def test_names_above_columns_stand_upright_where_they_fit(qtbot: QtBot, monkeypa
     for count, turns in ((4, False), (40, True)):
         shown(qtbot, pattern(count), (400, 900)).grab()
         assert bool(turned) == turns
+
+
+def test_a_map_says_what_its_rows_and_columns_are(qtbot: QtBot, monkeypatch: pytest.MonkeyPatch) -> None:
+    from llmlab_gui.charts import heatmap
+
+    written: list[tuple[object, ...]] = []
+    monkeypatch.setattr(heatmap, "paint_names", lambda _painter, _view, *names: written.append(names[:2]))
+    shown(qtbot, pattern(4)).grab()
+    assert written[-1] == ("query", "key")
 
 
 def test_square_cells_are_square_and_the_view_never_leaves_the_matrix() -> None:
