@@ -225,9 +225,9 @@ def test_all_and_active_parameters_of_mixtures() -> None:
     for name, rest, feed, experts, used, whole, active in rows_of("mixtures-of-experts", "model"):
         a, f = next(size for begins, size in sizes.items() if name.startswith(begins))
         for said, number in ((rest, a), (feed, f), (whole, a + int(experts) * f), (active, a + int(used) * f)):
-            amount, unit = said.split()
+            amount, unit = said[:-1], said[-1]
             digits = len(amount.partition(".")[2])
-            assert f"{number / {'M': 1e6, 'G': 1e9}[unit]:.{digits}f}" == amount
+            assert f"{number / {'M': 1e6, 'B': 1e9}[unit]:.{digits}f}" == amount
 
 
 def test_what_a_long_context_costs() -> None:
