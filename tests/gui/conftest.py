@@ -6,6 +6,7 @@ import gc
 import threading
 import time
 from collections.abc import Iterator
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,20 @@ from llmlab_gui.widgets.theme import LIGHT, apply_theme, current_theme, style_sh
 from llmlab_gui.window.main_window import MainWindow
 
 _CLOCKS = (QThread, QTimer)
+
+
+class PatientBot(QtBot):
+    """Waits as long as any test may, and not pytest-qt's five seconds."""
+
+    waitUntil, waitSignal, waitSignals, waitActive, waitExposed = (
+        partialmethod(wait, timeout=WAIT)
+        for wait in (QtBot.waitUntil, QtBot.waitSignal, QtBot.waitSignals, QtBot.waitActive, QtBot.waitExposed)
+    )
+
+
+@pytest.fixture
+def qtbot(qapp: QApplication, request: pytest.FixtureRequest) -> QtBot:
+    return PatientBot(request)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -175,15 +190,13 @@ def window_of_the_file(qapp: QApplication, tmp_path_factory: pytest.TempPathFact
 def same_window(window_of_the_file: MainWindow, qapp: QApplication, qtbot: QtBot) -> MainWindow:
     """The file's window, in Train as at the first start: for tests that start nothing and leave no choice made."""
     window, kept = window_of_the_file, {"workspaces", "sizes", "guests"}
-    qtbot.waitUntil(lambda: window.lab.looked, timeout=WAIT)
+    qtbot.waitUntil(lambda: window.lab.looked)
     window.setWindowState(Qt.WindowState.WindowNoState)
     window.show()
     window.resize(1280, 800)
     if current_theme() != LIGHT:
         apply_theme(qapp, LIGHT.name)
-        qtbot.waitUntil(
-            lambda: {dock.styleSheet() for dock in window.docks.values()} == {style_sheet(LIGHT)}, timeout=WAIT
-        )
+        qtbot.waitUntil(lambda: {dock.styleSheet() for dock in window.docks.values()} == {style_sheet(LIGHT)})
     window.covers.end_tour()
     while window.covers.messages.messages:
         window.covers.messages.dismiss()

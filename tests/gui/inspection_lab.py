@@ -8,7 +8,6 @@ from fake_lab import FakeLab
 from fake_model import FakeModelHost
 from PySide6.QtCore import QPoint, Signal
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 
 from llmlab_gui.charts.bars import Bars
 from llmlab_gui.charts.layer_chart import LayerChart, Line
@@ -40,12 +39,12 @@ class InspectionLab(FakeLab):
         dock.resize(760, 560)
         dock.show()
         self.inspection.open(model)
-        qtbot.waitUntil(lambda: self.inspection.about is not None, timeout=WAIT)
+        qtbot.waitUntil(lambda: self.inspection.about is not None)
         self.inspection.set_prompt(prompt, False, at_once=True)
         if dock.needs_inspection:
-            qtbot.waitUntil(lambda: self.inspection.look.archive is not None, timeout=WAIT)
+            qtbot.waitUntil(lambda: self.inspection.look.archive is not None)
         else:
-            qtbot.waitUntil(lambda: bool(self.inspection.tokens), timeout=WAIT)
+            qtbot.waitUntil(lambda: bool(self.inspection.tokens))
 
     def close(self) -> None:
         """Ends what ticks."""

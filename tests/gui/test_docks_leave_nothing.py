@@ -16,7 +16,6 @@ from fake_lab import FakeLab
 from fakes import FakeRun
 from PySide6.QtCore import QCoreApplication, QEvent
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 from windows import FAKE_HOST, background_threads, wait_until_freed
 
 from llmlab.store import checkpoints
@@ -54,12 +53,12 @@ def _processes() -> set[int]:
 def _use(qtbot: QtBot, dock: LabDock) -> None:
     """Starts what a dock only starts when it is used."""
     if isinstance(dock, WriteDock):
-        qtbot.waitUntil(lambda: len(dock.ahead.list.pairs()) == 3, timeout=WAIT)
+        qtbot.waitUntil(lambda: len(dock.ahead.list.pairs()) == 3)
     if isinstance(dock, DataDock):
         dock.choose("tasks", "mine@300")
-        qtbot.waitUntil(lambda: dock.view.preview is not None, timeout=WAIT)
+        qtbot.waitUntil(lambda: dock.view.preview is not None)
     if isinstance(dock, CheckpointsDock):
-        qtbot.waitUntil(lambda: len(dock.model.rows) == 1, timeout=WAIT)
+        qtbot.waitUntil(lambda: len(dock.model.rows) == 1)
 
 
 def test_closing_ends_what_hashes_tries_or_scans_however_long_it_would_take(
@@ -89,11 +88,11 @@ def test_closing_ends_what_hashes_tries_or_scans_however_long_it_would_take(
     scratch.set_corpus(str(tmp_path))  # what the lab has itself needs no look
     shown.show()
     lab.add(FakeRun(tmp_path).start().advance(9).save_checkpoint())
-    qtbot.waitUntil(lambda: len(shown.model.rows) == 1, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(shown.model.rows) == 1)
     shown.verify()
     setup._probe()
     for _ in range(3):
-        qtbot.waitUntil(lambda: begun.acquire(blocking=False), timeout=WAIT)
+        qtbot.waitUntil(lambda: begun.acquire(blocking=False))
     for owner in (shown, setup, scratch, whole_lab):
         owner.shutdown()
     assert all(ended.acquire(blocking=False) for _ in range(3))

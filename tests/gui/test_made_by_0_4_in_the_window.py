@@ -7,7 +7,6 @@ import tarfile
 from pathlib import Path
 
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 from windows import MakeWindow
 
 # Made and explained in tests/formats; "outputs" in it becomes the test's own outputs folder.
@@ -27,7 +26,7 @@ def test_the_window_lists_all_of_it(make_main_window: MakeWindow, outputs: Path,
         source.connect(problems.append)
     lab.notebook.refresh()
     there = (lab.runs, experiments.rows, checks.rows, lambda: lab.notebook.entries)
-    qtbot.waitUntil(lambda: bool(problems) or all(rows() for rows in there), timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(problems) or all(rows() for rows in there))
     assert problems == []
     runs = [(row.name, row.status.state, row.status.step) for row in lab.runs()]
     assert runs == [(one["id"], one["state"], one["step"]) for one in listed["runs"]]

@@ -15,7 +15,6 @@ from PySide6.QtCore import QRect
 from PySide6.QtGui import QStandardItem, QStandardItemModel
 from PySide6.QtWidgets import QApplication, QStyleOptionViewItem, QTableView, QWidget
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 
 from llmlab.store.run_folder import RunFolder
 from llmlab_gui.lab.dock import LabDock
@@ -67,7 +66,7 @@ def look_again(qtbot: QtBot, poller: FolderPoller) -> None:
     looks: list[object] = []
     poller._looked_at.connect(lambda asked, _: looks.append(asked))
     poller.poke()
-    qtbot.waitUntil(lambda: poller._asked in looks, timeout=WAIT)
+    qtbot.waitUntil(lambda: poller._asked in looks)
 
 
 def wait_until_freed(qtbot: QtBot, gone: weakref.ref[Any]) -> None:
@@ -77,7 +76,7 @@ def wait_until_freed(qtbot: QtBot, gone: weakref.ref[Any]) -> None:
         gc.collect()
         return gone() is None
 
-    qtbot.waitUntil(freed, timeout=WAIT)
+    qtbot.waitUntil(freed)
 
 
 def first_cell(table: QTableView, text: str) -> str:
@@ -103,15 +102,15 @@ def make_active(window: QWidget, qtbot: QtBot) -> None:
         QApplication.processEvents()
         other.close()
         window.activateWindow()
-        qtbot.waitUntil(window.isActiveWindow, timeout=WAIT)
+        qtbot.waitUntil(window.isActiveWindow)
 
 
 def press_train(window: MainWindow, qtbot: QtBot, name: str, steps: int) -> RunFolder:
     window.lab.setup_requested.emit(SMALL | {"train.steps": str(steps)})
     setup = window.setups.scratch
     setup.name.setText(name)
-    qtbot.waitUntil(setup.train_button.isEnabled, timeout=WAIT)
-    with qtbot.waitSignal(window.lab.controller.started, timeout=WAIT) as started:
+    qtbot.waitUntil(setup.train_button.isEnabled)
+    with qtbot.waitSignal(window.lab.controller.started) as started:
         window.run_actions.train.trigger()
     run: RunFolder = started.args[0]
     return run

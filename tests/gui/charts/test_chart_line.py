@@ -15,7 +15,6 @@ from PySide6.QtCore import QEvent, QObject, QPoint, QPointF, Qt
 from PySide6.QtGui import QColor, QFont, QImage, QPainter
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 
 from llmlab.core.errors import LabError
 from llmlab_gui.charts.curve import CurveStyle
@@ -42,9 +41,9 @@ class Drawing:
         self.panel = ChartPanel([(self.chart, 1)], self._fill, self.redraw, lambda work, _: work(), smoothing=50)
         self.panel.resize(700, 400)
         qtbot.addWidget(self.panel)
-        with qtbot.waitExposed(self.panel, timeout=WAIT):
+        with qtbot.waitExposed(self.panel):
             self.panel.show()
-        qtbot.waitUntil(lambda: not self.panel.dirty, timeout=WAIT)
+        qtbot.waitUntil(lambda: not self.panel.dirty)
 
     def _fill(self) -> None:
         self.chart.set_curve("train", self.x, self.y, STYLE)
@@ -101,7 +100,7 @@ def test_a_curve_whose_places_are_not_known_yet_leaves_the_others_in_sight(drawi
 def test_new_points_appear_at_the_next_redraw(drawing: Drawing, qtbot: QtBot) -> None:
     drawing.x, drawing.y = np.append(X, 501.0), np.append(Y, 7.5)
     drawing.panel.mark_dirty()
-    qtbot.waitUntil(lambda: not drawing.panel.dirty, timeout=WAIT)
+    qtbot.waitUntil(lambda: not drawing.panel.dirty)
     assert drawing.drawn()[1][-1] == 7.5
     assert 501.0 <= drawing.view()[0][1] < 530.0
     assert drawing.view()[1][1] > 7.5
@@ -113,7 +112,7 @@ def test_a_hidden_panel_is_not_redrawn(drawing: Drawing, qtbot: QtBot) -> None:
     drawing.redraw._tick()
     assert drawing.panel.dirty
     drawing.panel.show()
-    qtbot.waitUntil(lambda: not drawing.panel.dirty, timeout=WAIT)
+    qtbot.waitUntil(lambda: not drawing.panel.dirty)
 
 
 def test_log_axes_leave_out_zero_and_below(drawing: Drawing) -> None:
@@ -175,7 +174,7 @@ def test_the_cross_hair_reads_the_nearest_values(drawing: Drawing) -> None:
 def test_the_mouse_moves_the_cross_hair(drawing: Drawing, qtbot: QtBot) -> None:
     viewport = drawing.chart.viewport()
     qtbot.mouseMove(viewport, QPoint(viewport.width() // 2, viewport.height() // 2))
-    qtbot.waitUntil(lambda: not drawing.chart.cross_hair.box.isHidden(), timeout=WAIT)
+    qtbot.waitUntil(lambda: not drawing.chart.cross_hair.box.isHidden())
 
 
 def test_keys_read_a_chart_point_by_point_zoom_and_show_everything_again(drawing: Drawing, qtbot: QtBot) -> None:
@@ -487,7 +486,7 @@ def test_a_note_that_a_narrow_panel_has_no_room_for_makes_it_no_wider(drawing: D
     for width, whole in ((900, True), (260, False)):
         drawing.panel.resize(width, 400)
         room = note.fontMetrics().horizontalAdvance(words)
-        qtbot.waitUntil(lambda whole=whole, room=room: (note.width() >= room) == whole, timeout=WAIT)
+        qtbot.waitUntil(lambda whole=whole, room=room: (note.width() >= room) == whole)
         assert note.geometry().right() <= width
     assert note.toolTip() == words
 

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PySide6.QtGui import QFontMetrics, QGuiApplication
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 
 from llmlab_gui.charts import smoothing
 from llmlab_gui.charts.axes import NumberAxis, chart_font
@@ -358,13 +357,13 @@ def test_only_visible_charts_that_are_out_of_date_redraw(qtbot: QtBot) -> None:
         timer.register(chart)
     charts[0].dirty = charts[2].dirty = True
     timer.wake()
-    qtbot.waitUntil(lambda: charts[0].redraws == 1, timeout=WAIT)
+    qtbot.waitUntil(lambda: charts[0].redraws == 1)
     # With nothing left to do it rests.
-    qtbot.waitUntil(lambda: not timer._timer.isActive(), timeout=WAIT)
+    qtbot.waitUntil(lambda: not timer._timer.isActive())
     assert [chart.redraws for chart in charts] == [1, 0, 0]
     charts[2].visible = True
     timer.wake()
-    qtbot.waitUntil(lambda: charts[2].redraws == 1, timeout=WAIT)
+    qtbot.waitUntil(lambda: charts[2].redraws == 1)
 
 
 def test_charts_that_are_always_out_of_date_redraw_in_turns(qtbot: QtBot) -> None:
@@ -385,7 +384,7 @@ def test_a_chart_that_is_gone_is_forgotten(qtbot: QtBot) -> None:
     chart.dirty = True
     del chart
     timer.wake()
-    qtbot.waitUntil(lambda: not timer._timer.isActive(), timeout=WAIT)
+    qtbot.waitUntil(lambda: not timer._timer.isActive())
 
 
 def test_slow_charts_are_given_longer_rests(qtbot: QtBot, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -398,7 +397,7 @@ def test_slow_charts_are_given_longer_rests(qtbot: QtBot, monkeypatch: pytest.Mo
         chart.dirty = True
         timer._tick()
         clock[0] += seconds
-        qtbot.waitUntil(lambda wanted=interval: timer._timer.interval() == wanted, timeout=WAIT)
+        qtbot.waitUntil(lambda wanted=interval: timer._timer.interval() == wanted)
 
 
 # Colours of curves ------------------------------------------------------------------------------------------------

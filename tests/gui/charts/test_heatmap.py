@@ -10,7 +10,6 @@ from PySide6.QtCore import QPoint, QPointF, Qt
 from PySide6.QtGui import QColor, QPainter
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 
 from llmlab_gui.charts.arcs import Arcs
 from llmlab_gui.charts.cell_map import MISSING, indexed, shrink
@@ -125,7 +124,7 @@ def test_zooming_keeps_what_is_under_the_pointer_and_a_double_click_shows_everyt
 def test_the_line_below_has_the_exact_number(qtbot: QtBot) -> None:
     values = pattern(500)
     heatmap = shown(qtbot, values, high=1.0, unit="share")
-    with qtbot.waitSignal(heatmap.pointed, timeout=WAIT) as pointed:
+    with qtbot.waitSignal(heatmap.pointed) as pointed:
         qtbot.mouseMove(heatmap, heatmap.center_of(321, 123).toPoint())
     row, column = pointed.args
     assert heatmap.words(row, column).startswith(f"t{row}, t{column}: {values[row, column]:#.4g}".rstrip("."))

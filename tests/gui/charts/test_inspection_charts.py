@@ -12,7 +12,6 @@ from PySide6.QtCore import QEvent, QPoint, QPointF, QRect, QRectF, Qt
 from PySide6.QtGui import QAccessible, QColor, QContextMenuEvent, QFont, QImage, QPainter
 from PySide6.QtWidgets import QApplication, QLabel
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 
 from llmlab_gui.charts.bars import Bar, BarChart, BarGroup, Bars, Series
 from llmlab_gui.charts.color_scale import fitted, ink, one_sided, two_sided
@@ -314,7 +313,7 @@ def test_pointing_at_a_cell_tells_it_and_leaving_tells_none(qtbot: QtBot) -> Non
     pointed: list[tuple[int, int]] = []
     grid.pointed.connect(lambda *cell: pointed.append(cell))
     qtbot.mouseMove(grid.table.viewport(), center_of(grid, 1, 4))
-    qtbot.waitUntil(lambda: pointed[-1:] == [(1, 4)], timeout=WAIT)
+    qtbot.waitUntil(lambda: pointed[-1:] == [(1, 4)])
     QApplication.sendEvent(grid.table.viewport(), QEvent(QEvent.Type.Leave))
     assert pointed[-1] == (-1, -1)
 
@@ -340,7 +339,7 @@ def test_a_point_is_found_where_it_is_drawn(qtbot: QtBot) -> None:
     qtbot.addWidget(scatter)
     scatter.resize(500, 400)
     scatter.show()
-    qtbot.waitExposed(scatter, timeout=WAIT)
+    qtbot.waitExposed(scatter)
     points = np.array([[0.0, 0.0], [1.0, 2.0], [-3.0, 1.0]])
     scatter.show_points(points, ["a", "b", "c"], ["A", "B", "C"], ("first", "second"))
     clicked: list[int] = []

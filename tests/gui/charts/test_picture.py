@@ -13,7 +13,6 @@ import pytest
 from PySide6.QtGui import QColor, QPaintDevice, QPainter
 from PySide6.QtWidgets import QGraphicsItem
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 
 from llmlab.core.charts import Axis, Chart, Series
 from llmlab_gui.charts import picture
@@ -51,7 +50,7 @@ def test_the_curve_of_a_drawing_stands_at_the_numbers_of_its_axes(
     chart = make()
     chart.resize(500, 330)
     qtbot.addWidget(chart)
-    with qtbot.waitExposed(chart, timeout=WAIT):
+    with qtbot.waitExposed(chart):
         chart.show()
     path = tmp_path / "chart.svg"
     save_picture([chart], path, "A chart")()
@@ -87,7 +86,7 @@ def test_a_picture_whose_painting_fails_leaves_no_painter_at_work(
 def test_axes_and_symbols_that_the_screen_keeps_as_pixels_are_none_in_a_drawing(qtbot: QtBot, tmp_path: Path) -> None:
     chart = curves()
     qtbot.addWidget(chart)
-    with qtbot.waitExposed(chart, timeout=WAIT):
+    with qtbot.waitExposed(chart):
         chart.show()
     path = tmp_path / "chart.svg"
     save_picture([chart], path)()

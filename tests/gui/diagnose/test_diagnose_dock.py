@@ -56,7 +56,7 @@ def dock(qtbot: QtBot, lab: WholeLab, trained: list[str], answers: list[str]) ->
 def _started(qtbot: QtBot, dock: DiagnoseDock, level: int = 1) -> RunFolder:
     dock.level.setCurrentIndex(level - 1)
     dock.start_button.click()
-    qtbot.waitUntil(lambda: dock.case is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.case is not None)
     assert dock.run is not None
     return dock.run
 
@@ -81,9 +81,9 @@ def test_a_mystery_goes_from_its_start_to_its_reveal_by_keyboard(
     evidence.at.setText("120")
     QTest.keyClicks(evidence.note, "stands still")
     QTest.keyClick(evidence.note, Qt.Key.Key_Return)
-    qtbot.waitUntil(lambda: evidence.marks.count() == 1, timeout=WAIT)
+    qtbot.waitUntil(lambda: evidence.marks.count() == 1)
     assert evidence.marks.item(0).text() == "loss@120  stands still"
-    with qtbot.waitSignal(lab.dock_requested, timeout=WAIT) as asked:
+    with qtbot.waitSignal(lab.dock_requested) as asked:
         evidence.marks.setCurrentRow(0)
         evidence.marks.itemActivated.emit(evidence.marks.item(0))
     assert asked.args == ["loss"]
@@ -97,7 +97,7 @@ def test_a_mystery_goes_from_its_start_to_its_reveal_by_keyboard(
     causes.spread_button.click()
     assert sum(field.value() for field in causes.fields.values()) == 100
     causes.answer_button.click()
-    qtbot.waitUntil(lambda: dock.tabs.currentIndex() == REVEAL, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.tabs.currentIndex() == REVEAL)
     words = dock.reveal.toPlainText()
     fault = mysteries.revealed(run)
     assert f"It was: {fault.title}" in words
@@ -116,13 +116,13 @@ def test_a_mystery_goes_from_its_start_to_its_reveal_by_keyboard(
 def test_a_double_click_starts_one_mystery(qtbot: QtBot, dock: DiagnoseDock, trained: list[str]) -> None:
     qtbot.mouseClick(dock.start_button, Qt.MouseButton.LeftButton)
     qtbot.mouseClick(dock.start_button, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: len(trained) == 1, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(trained) == 1)
     qtbot.mouseClick(dock.start_button, Qt.MouseButton.LeftButton)  # its run was made between the two
     done: list[object] = []
     dock._background.run(lambda: None, done.append, done.append)  # behind whatever was started
-    qtbot.waitUntil(lambda: bool(done), timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(done))
     assert len(trained) == 1
-    qtbot.waitUntil(dock.start_button.isEnabled, timeout=WAIT)
+    qtbot.waitUntil(dock.start_button.isEnabled)
 
 
 def test_a_mystery_asks_what_becomes_of_a_run_that_trains(
@@ -132,7 +132,7 @@ def test_a_mystery_asks_what_becomes_of_a_run_that_trains(
     dock.start()
     assert dock.start_button.isEnabled()
     dock.start()
-    qtbot.waitUntil(lambda: len(trained) == 1, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(trained) == 1)
 
 
 def test_further_experiments_are_made_paid_for_and_shown_beside_each_other(
@@ -143,23 +143,23 @@ def test_further_experiments_are_made_paid_for_and_shown_beside_each_other(
     dock.evidence.questions["healthy"].click()
     assert not answers
     dock.evidence.questions["healthy"].click()
-    qtbot.waitUntil(lambda: "2 of 4" in dock.evidence.budget.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "2 of 4" in dock.evidence.budget.text())
     assert trained == [run.id, f"{run.id}-healthy"]
     assert dock.evidence.questions["healthy"].text() == "Healthy run"
     answers.append("cancel")
     dock.evidence.questions["healthy"].click()  # before its worker has begun: it is shown, and nothing is asked
     assert answers.pop() == "cancel"
     dock.evidence.questions["seed"].click()
-    qtbot.waitUntil(lambda: "1 of 4" in dock.evidence.budget.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "1 of 4" in dock.evidence.budget.text())
     assert not dock.evidence.questions["measure"].isEnabled()
     shown = [run.full_name, f"{run.full_name}-healthy", f"{run.full_name}-seed"]
-    qtbot.waitUntil(lambda: lab.shown_runs() == shown, timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.shown_runs() == shown)
     assert trained == [run.id, f"{run.id}-healthy", f"{run.id}-seed"]
     assert [row.id for row in dock.rows()] == [run.full_name]
     errors: list[object] = []
     lab.error_raised.connect(errors.append)
     dock.evidence.marked.emit("nowhere", "")
-    qtbot.waitUntil(lambda: len(errors) == 1, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(errors) == 1)
     assert "not a place for evidence" in str(errors[0])
 
 
@@ -171,14 +171,14 @@ def test_where_the_panels_show_another_run_that_is_said_and_a_button_brings_this
     for name in (f"{run.id}-seed", f"{run.id}0-healthy"):  # a further experiment; one of mystery-10
         create_run(outputs, MysterySettings(), name=name)
         lab.refresh()
-        qtbot.waitUntil(lambda name=name: lab.row(f"mysteries/{name}") is not None, timeout=WAIT)  # type: ignore[misc]
+        qtbot.waitUntil(lambda name=name: lab.row(f"mysteries/{name}") is not None)  # type: ignore[misc]
         lab.set_current(f"mysteries/{name}")
         assert dock.run == run
         assert dock.bring_button.isVisible()
         assert f"The panels show {name}" in dock.standing.text()
     FakeRun(outputs, "tuned").start().advance(10).finish()
     lab.refresh()
-    qtbot.waitUntil(lambda: lab.row("pretraining/tuned") is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.row("pretraining/tuned") is not None)
     lab.set_current("pretraining/tuned")
     assert dock.run == run
     assert "The panels show tuned" in dock.standing.text()
@@ -194,13 +194,13 @@ def test_what_is_typed_in_is_kept_while_the_run_trains(qtbot: QtBot, dock: Diagn
     dock.refresh()
     mysteries.mark(run, "lens")
     dock._read()
-    qtbot.waitUntil(lambda: dock.evidence.marks.count() == 1, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.evidence.marks.count() == 1)
     assert dock.causes.fields["nothing"].value() == 30
 
 
 def _found(qtbot: QtBot, lab: WholeLab, run: RunFolder) -> RunFolder:
     lab.refresh()
-    qtbot.waitUntil(lambda: lab.row(run.full_name) is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.row(run.full_name) is not None)
     return run
 
 
@@ -215,23 +215,23 @@ def test_a_mystery_is_shown_without_what_another_had(
     monkeypatch.setattr(diagnose, "_measure", lambda run, _: [f"{go.wait(WAIT / 1000)}, of {run.id}"])
     dock.ask("measure")
     dock._choose(second.full_name)
-    qtbot.waitUntil(lambda: dock.evidence.marks.count() == 1, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.evidence.marks.count() == 1)
     assert dock.evidence.marks.item(0).text() == "loss@50  yours"
     told: list[object] = []
     dock._measuring.run(lambda: None, told.append, told.append)  # after what was measured
     go.set()
-    qtbot.waitUntil(lambda: bool(told), timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(told))
     assert not dock.evidence.measures.text()
     damaged = mysteries.start(outputs, 1)
     (damaged.path / "mystery.json").write_text("{")
     _found(qtbot, lab, damaged)
-    with qtbot.waitSignal(lab.error_raised, timeout=WAIT):
+    with qtbot.waitSignal(lab.error_raised):
         dock._choose(damaged.full_name)
     assert not dock.evidence.marks.count()
     assert not dock.causes.fields
     assert not dock.standing.text()
     dock._choose(first.full_name)
-    qtbot.waitUntil(lambda: dock.evidence.marks.count() == 1, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.evidence.marks.count() == 1)
     assert dock.evidence.marks.item(0).text() == "loss@10  mine"
 
 
@@ -241,20 +241,20 @@ def test_what_was_measured_is_paid_for_on_screen(
     _started(qtbot, dock)
     monkeypatch.setattr(diagnose, "_measure", lambda run, _: [f"measured: {mysteries.ask(run, 'measure')}"])
     dock.evidence.questions["measure"].click()
-    qtbot.waitUntil(lambda: dock.evidence.measures.text() == "measured: None", timeout=WAIT)
-    qtbot.waitUntil(lambda: "2 of 4" in dock.evidence.budget.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.evidence.measures.text() == "measured: None")
+    qtbot.waitUntil(lambda: "2 of 4" in dock.evidence.budget.text())
 
 
 def test_a_note_that_cannot_be_kept_stays_where_it_was_written(qtbot: QtBot, dock: DiagnoseDock, lab: WholeLab) -> None:
     _started(qtbot, dock)
     dock.evidence.at.setText("the end")
     dock.evidence.note.setText("falls again")
-    with qtbot.waitSignal(lab.error_raised, timeout=WAIT):
+    with qtbot.waitSignal(lab.error_raised):
         dock.evidence.add_button.click()
     assert dock.evidence.note.text() == "falls again"
     dock.evidence.at.setText("390")
     dock.evidence.add_button.click()
-    qtbot.waitUntil(lambda: not dock.evidence.note.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: not dock.evidence.note.text())
     assert dock.evidence.marks.count() == 1
 
 
@@ -266,5 +266,5 @@ def test_where_a_mystery_was_deleted_another_is_shown(
     lab.set_current(_found(qtbot, lab, create_run(outputs, PretrainSettings(), name="plain")).full_name)
     shutil.rmtree(gone.path)
     lab.refresh()
-    qtbot.waitUntil(lambda: dock.run == other and dock.case is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.run == other and dock.case is not None)
     assert other.id in dock.standing.text()

@@ -17,7 +17,6 @@ from PySide6.QtCore import QCoreApplication, QEvent, QSize, Qt, QUrl
 from PySide6.QtGui import QImage, QTextDocument
 from PySide6.QtWidgets import QApplication, QToolTip
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 from whole_lab import WholeLab
 from windows import first_cell, wait_until_freed
 
@@ -69,8 +68,8 @@ def found(lab: WholeLab, qtbot: QtBot, *, curves: int = 0) -> None:
         return row is not None and row.status == row.folder.status()
 
     lab.experiments.refresh()
-    qtbot.waitUntil(known, timeout=WAIT)
-    qtbot.waitUntil(lambda: len(lab.experiments.curves) >= curves, timeout=WAIT)
+    qtbot.waitUntil(known)
+    qtbot.waitUntil(lambda: len(lab.experiments.curves) >= curves)
 
 
 def text(dock: LabDock) -> str:
@@ -84,7 +83,7 @@ def test_what_another_machine_runs_says_so_and_is_resumed_here_when_somebody_say
     shown(dock, qtbot)
     fake.folder.write_status(replace(fake.folder.recorded_status(), host="dhcp-17", pid=None))
     found(lab, qtbot)
-    qtbot.waitUntil(lambda: "It is running on dhcp-17." in dock.study.standing.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "It is running on dhcp-17." in dock.study.standing.text())
     asked, answers, starts = [], iter(["", "here", "here"]), iter(["cancel", "beside"])
     monkeypatch.setattr(question, "ask", lambda *words, **_: asked.append(words[2]) or next(answers))
     monkeypatch.setattr(TrainingNow, "ask", lambda *_: next(starts))
@@ -113,9 +112,9 @@ def test_names_of_two_experiments_of_one_kind_and_minute_can_be_told_apart(qtbot
 def test_without_an_experiment_a_dock_says_what_to_do(lab: WholeLab, qtbot: QtBot, make: type[LabDock]) -> None:
     dock = make(lab, lab.experiments)
     shown(dock, qtbot)
-    qtbot.waitUntil(lambda: lab.experiments.looked, timeout=WAIT)
-    qtbot.waitUntil(lambda: "experiment" in text(dock).lower(), timeout=WAIT)
-    with qtbot.waitSignal(lab.dock_requested, timeout=WAIT) as asked:
+    qtbot.waitUntil(lambda: lab.experiments.looked)
+    qtbot.waitUntil(lambda: "experiment" in text(dock).lower())
+    with qtbot.waitSignal(lab.dock_requested) as asked:
         dock._empty._button.click()
     assert asked.args == ["experiment"]
     dock.shutdown()
@@ -131,7 +130,7 @@ def test_before_anything_ran_each_dock_says_what_will_come(lab: WholeLab, qtbot:
     for dock in docks:
         shown(dock, qtbot)
     found(lab, qtbot)
-    qtbot.waitUntil(lambda: [text(dock)[:9] for dock in docks] == ["No steps ", "No result", "No report"], timeout=WAIT)
+    qtbot.waitUntil(lambda: [text(dock)[:9] for dock in docks] == ["No steps ", "No result", "No report"])
     for dock in docks:
         dock.shutdown()
 
@@ -143,7 +142,7 @@ def test_the_list_says_where_every_run_stands(lab: WholeLab, qtbot: QtBot, fake:
     dock = ExperimentsDock(lab, lab.experiments)
     shown(dock, qtbot)
     found(lab, qtbot)
-    qtbot.waitUntil(lambda: dock.study.trials.rowCount() == 6, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.study.trials.rowCount() == 6)
     row = lab.experiments.current()
     assert row is not None
     states = [dock.study.trials.index(i, 1).data() for i in range(6)]
@@ -160,15 +159,15 @@ def test_stop_and_continue_are_offered_when_they_make_sense(lab: WholeLab, qtbot
     dock = ExperimentsDock(lab, lab.experiments)
     shown(dock, qtbot)
     found(lab, qtbot)
-    qtbot.waitUntil(lambda: dock.study.stop_button.isVisibleTo(dock), timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.study.stop_button.isVisibleTo(dock))
     assert not dock.study.resume_button.isVisibleTo(dock)
     dock.study.stop_button.click()
-    qtbot.waitUntil(lambda: bool(list(fake.folder.requests.glob("*.json"))), timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(list(fake.folder.requests.glob("*.json"))))
     fake.status(state="stopped")
-    qtbot.waitUntil(lambda: dock.study.resume_button.isVisibleTo(dock), timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.study.resume_button.isVisibleTo(dock))
     assert not dock.study.stop_button.isVisibleTo(dock)
     fake.status(state="finished")
-    qtbot.waitUntil(lambda: not dock.study.resume_button.isVisibleTo(dock), timeout=WAIT)
+    qtbot.waitUntil(lambda: not dock.study.resume_button.isVisibleTo(dock))
     assert dock.study.stop_button.isVisibleTo(dock)  # what is beside it stays where it is
     assert not dock.study.stop_button.isEnabled()
     dock.shutdown()
@@ -178,7 +177,7 @@ def test_a_trial_opens_as_the_run_that_all_docks_are_about(lab: WholeLab, qtbot:
     dock = ExperimentsDock(lab, lab.experiments)
     shown(dock, qtbot)
     found(lab, qtbot)
-    qtbot.waitUntil(lambda: len(lab.runs()) == 3 and dock.study.trials.rowCount() == 6, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(lab.runs()) == 3 and dock.study.trials.rowCount() == 6)
     dock.study.trials_table.selectRow(0)
     dock.study.open_run()
     current = lab.current()
@@ -203,7 +202,7 @@ def test_a_live_experiment_is_not_deleted_and_an_ended_one_only_when_agreed(
     dock.delete()
     assert "Stop it first" in str(errors[0])
     fake.status(state="stopped")
-    qtbot.waitUntil(lambda: not lab.experiments.live(), timeout=WAIT)
+    qtbot.waitUntil(lambda: not lab.experiments.live())
     monkeypatch.setattr(experiments_module, "move_to_trash", lambda path: False)  # as where there is none
     answers: list[bool | None] = [None]
     monkeypatch.setattr(dock, "confirm_deletion", lambda *_, for_good: answers.pop(0))
@@ -213,9 +212,9 @@ def test_a_live_experiment_is_not_deleted_and_an_ended_one_only_when_agreed(
     answers += [False, False]  # without its runs; and for good
     dock.delete()
     dock.delete()  # pressed twice: no other question, and no second deletion
-    qtbot.waitUntil(lambda: not fake.folder.path.exists(), timeout=WAIT)
+    qtbot.waitUntil(lambda: not fake.folder.path.exists())
     assert fake.folder.run_of(fake.record.trials[0], fake.record.track).path.is_dir()
-    qtbot.waitUntil(lambda: lab.experiments.current() is None, timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.experiments.current() is None)
     dock.shutdown()
 
 
@@ -249,9 +248,9 @@ def test_the_tables_are_saved_as_they_are_shown(
     dock = ExperimentsDock(lab, lab.experiments)
     shown(dock, qtbot)
     found(lab, qtbot)
-    qtbot.waitUntil(lambda: dock.study.trials.rowCount() == 6, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.study.trials.rowCount() == 6)
     for name, model in (("runs", dock.study.trials), ("all", dock.model)):
-        with qtbot.waitSignal(lab.said, timeout=WAIT):
+        with qtbot.waitSignal(lab.said):
             dock.write_table(model, tmp_path / f"{name}.csv")
     rows = list(csv.DictReader((tmp_path / "runs.csv").open(encoding="utf-8")))
     assert [row["State"] for row in rows] == [row.status.state for row in dock.study.trials.rows]
@@ -271,7 +270,7 @@ def test_all_runs_can_be_overlaid_in_the_other_charts(lab: WholeLab, qtbot: QtBo
     dock = ExperimentsDock(lab, lab.experiments)
     shown(dock, qtbot)
     found(lab, qtbot)
-    qtbot.waitUntil(lambda: len(lab.runs()) == 3, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(lab.runs()) == 3)
     dock.overlay()
     assert set(lab.shown_runs()) == {run.run.full_name for run in fake.runs.values()}
     dock.shutdown()
@@ -288,7 +287,7 @@ def test_seeds_are_thin_with_their_mean_and_the_diverged_one_is_marked(
     found(lab, qtbot, curves=3)
     dock.panel.set_memory(0)
     first, diverged, second = (fake.record.trials[i].name for i in (0, 2, 3))
-    qtbot.waitUntil(lambda: f"0/{second}" in dock.chart.curves() and not dock.panel.dirty, timeout=WAIT)
+    qtbot.waitUntil(lambda: f"0/{second}" in dock.chart.curves() and not dock.panel.dirty)
     curves = dock.chart.curves()
     one, two = curves[f"0/{first}"], curves[f"0/{second}"]
     mean = next(curve for key, curve in curves.items() if key.startswith("0/mean/"))
@@ -301,9 +300,7 @@ def test_seeds_are_thin_with_their_mean_and_the_diverged_one_is_marked(
     assert mark.style.markers == "x"
     assert dock.panel._note.text() == "colour: learning_rate · 1 diverged"
     dock.which.setCurrentIndex(1)
-    qtbot.waitUntil(
-        lambda: not dock.panel.dirty and any(key.startswith("1/") for key in dock.chart.curves()), timeout=WAIT
-    )
+    qtbot.waitUntil(lambda: not dock.panel.dirty and any(key.startswith("1/") for key in dock.chart.curves()))
     assert not any(key.startswith("0/") for key in dock.chart.curves())
     dock.shutdown()
 
@@ -325,7 +322,7 @@ def test_losses_of_trials_are_in_bits_per_byte_by_choice_and_by_themselves_where
             return (dock.chart.y_unit, keys) == (unit, [f"0/{names[place]}" for place in places])
 
         lab.experiments.refresh()
-        qtbot.waitUntil(lambda: not dock.panel.dirty and there(), timeout=WAIT)
+        qtbot.waitUntil(lambda: not dock.panel.dirty and there())
         for place in places:
             size = (1.0, 2.7, 1.0)[place]
             curve = dock.chart.curves()[f"0/{names[place]}"]
@@ -357,7 +354,7 @@ def test_a_diverged_run_does_not_press_the_others_flat(lab: WholeLab, qtbot: QtB
     found(lab, qtbot, curves=3)
     dock.panel.set_memory(0)
     name = fake.record.trials[2].name
-    qtbot.waitUntil(lambda: f"0/{name}" in dock.chart.curves() and not dock.panel.dirty, timeout=WAIT)
+    qtbot.waitUntil(lambda: f"0/{name}" in dock.chart.curves() and not dock.panel.dirty)
     curves = dock.chart.curves()
     assert curves[f"0/{name}"].y.max() == 500.0
     top = dock.chart.getPlotItem().getViewBox().viewRange()[1][1]
@@ -384,7 +381,7 @@ def test_the_result_shows_points_fit_band_and_marks_and_exports_them(
     dock = ExperimentResultDock(lab, lab.experiments)
     shown(dock, qtbot)
     found(lab, qtbot)
-    qtbot.waitUntil(lambda: dock.pane.charts.count() == 2, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.pane.charts.count() == 2)
     size = dock.size()
     dock.resize(437, 236)  # as in Experiments at 1280 x 640: what was found is scrolled there, and nothing else
     QApplication.processEvents()
@@ -413,7 +410,7 @@ def test_the_result_shows_points_fit_band_and_marks_and_exports_them(
     assert "lr1e-2" in dock.findings.text()
     assert "not found" not in dock.findings.text()
     for suffix in ("png", "svg", "csv"):
-        with qtbot.waitSignal(lab.said, timeout=WAIT):
+        with qtbot.waitSignal(lab.said):
             dock.pane.export(tmp_path / f"basin.{suffix}")
     rows = list(csv.DictReader((tmp_path / "basin.csv").open(encoding="utf-8")))
     measured = [(float(row["x"]), float(row["y"])) for row in rows if row["kind"] == "measured"]
@@ -434,7 +431,7 @@ def test_the_result_of_an_experiment_no_run_of_which_has_ended_has_no_empty_axes
     dock = ExperimentResultDock(lab, lab.experiments)
     shown(dock, qtbot)
     found(lab, qtbot)
-    qtbot.waitUntil(lambda: lab.experiments.outcome.results is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.experiments.outcome.results is not None)
     assert "No run has ended" in dock._empty.text
     assert not dock.pane.isVisible()
     dock.shutdown()
@@ -445,11 +442,11 @@ def test_the_chosen_chart_stays_while_results_fill(lab: WholeLab, qtbot: QtBot, 
     dock = ExperimentResultDock(lab, lab.experiments)
     shown(dock, qtbot)
     found(lab, qtbot)
-    qtbot.waitUntil(lambda: dock.pane.charts.count() == 2, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.pane.charts.count() == 2)
     dock.pane.charts.setCurrentIndex(1)
     dock.pane.log_y.click()
     fake.write_results((3.3, 2.9, 3.2))
-    qtbot.waitUntil(lambda: bool(dock.chart.chart and dock.chart.chart.curves[1].points[-1].y == 2.9), timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(dock.chart.chart and dock.chart.chart.curves[1].points[-1].y == 2.9))
     assert dock.pane.charts.currentIndex() == 1
     assert dock.chart.log_y
     dock.shutdown()
@@ -460,13 +457,13 @@ def test_the_result_is_shown_in_the_other_unit_by_choice(lab: WholeLab, qtbot: Q
     dock = ExperimentResultDock(lab, lab.experiments)
     shown(dock, qtbot)
     found(lab, qtbot)
-    qtbot.waitUntil(lambda: dock.pane.charts.count() == 2, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.pane.charts.count() == 2)
     assert not dock.bits.isEnabled()
     assert "bytes per token unknown" in dock.bits.toolTip()
     basin, axis = results.charts[0], replace(results.charts[0].y_axis, unit="bits per byte")
     halved = [replace(curve, points=[Point(p.x, p.y / 2) for p in curve.points]) for curve in basin.curves]
     fake.write_results(other_unit=[replace(basin, y_axis=axis, curves=halved, fits=[])])
-    qtbot.waitUntil(dock.bits.isEnabled, timeout=WAIT)
+    qtbot.waitUntil(dock.bits.isEnabled)
 
     def seen() -> tuple[str, list[float], bool]:
         chart = dock.chart.chart
@@ -480,9 +477,9 @@ def test_the_result_is_shown_in_the_other_unit_by_choice(lab: WholeLab, qtbot: Q
     name = dock.chart._axes["left"]
     assert name.labelText == "validation loss (bits per byte)"
     dock.chart.setFixedHeight(150)
-    qtbot.waitUntil(lambda: name.labelText == "bits per byte", timeout=WAIT)  # where there is no room for both
+    qtbot.waitUntil(lambda: name.labelText == "bits per byte")  # where there is no room for both
     dock.chart.setFixedHeight(110)
-    qtbot.waitUntil(lambda: name.labelText == "loss", timeout=WAIT)  # where there is none for that
+    qtbot.waitUntil(lambda: name.labelText == "loss")  # where there is none for that
     dock.pane.charts.setCurrentIndex(1)  # there is no such drawing of it
     assert seen()[0] == "nats per token"
     assert not dock.bits.isEnabled()
@@ -564,21 +561,21 @@ def test_the_report_is_rendered_with_its_figures_and_saved_with_them(
     dock = experiment_report(lab, lab.experiments)
     shown(dock, qtbot)
     found(lab, qtbot)
-    qtbot.waitUntil(lambda: "The basin is flat." in dock.browser.toPlainText(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "The basin is flat." in dock.browser.toPlainText())
     name = QUrl("figures/basin.png")
     figure = dock.browser.loadResource(QTextDocument.ResourceType.ImageResource.value, name)
     assert 100 < figure.width() <= dock.browser.viewport().width()
     assert dock.browser.loadResource(QTextDocument.ResourceType.ImageResource.value, QUrl("/etc/passwd")) is None
     assert "<table" in dock.browser.toHtml()
     (tmp_path / "kept").mkdir()
-    with qtbot.waitSignal(lab.said, timeout=WAIT):
+    with qtbot.waitSignal(lab.said):
         dock.save(tmp_path / "kept" / "rates.md")
     assert (tmp_path / "kept" / "rates.md").read_text(encoding="utf-8") == fake.folder.report.read_text(
         encoding="utf-8"
     )
     assert not QImage(str(tmp_path / "kept" / "figures" / "basin.png")).isNull()
     fake.write_report("It was surprising.")
-    qtbot.waitUntil(lambda: "It was surprising." in dock.browser.toPlainText(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "It was surprising." in dock.browser.toPlainText())
     dock.shutdown()
 
 
@@ -597,7 +594,7 @@ def test_a_dock_that_goes_leaves_nothing(
     dock.resize(600, 400)
     dock.show()
     found(lab, qtbot, curves=3)
-    qtbot.waitUntil(lambda: lab.experiments.outcome.report is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.experiments.outcome.report is not None)
     theme_notifier.changed.emit()
     qtbot.wait(300)
     dock.shutdown()

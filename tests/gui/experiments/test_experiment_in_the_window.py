@@ -10,7 +10,6 @@ from forks import wait_until
 from preset_settings import resolve_settings
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 from whole_lab import WholeLab
 
 from llmlab.studies.experiments.kinds import find_kind
@@ -66,16 +65,16 @@ def test_a_killed_experiment_goes_on_where_it_was_and_ends_with_a_report(
     # By its files, and nothing else meanwhile: a trial takes a second.
     wait_until(lambda: (now := killed.recorded_status()).state == "running" and killed.has_worker(now))
     psutil.Process(folder.recorded_status().pid).kill()
-    qtbot.waitUntil(lambda: listed.study.resume_button.isVisibleTo(listed) and not desk.live(), timeout=WAIT)
-    qtbot.waitUntil(lambda: standing(first) == "finished", timeout=WAIT)
+    qtbot.waitUntil(lambda: listed.study.resume_button.isVisibleTo(listed) and not desk.live())
+    qtbot.waitUntil(lambda: standing(first) == "finished")
     events = kept.events.read_bytes()
-    qtbot.waitUntil(lambda: not killed.has_worker(killed.recorded_status()), timeout=WAIT)  # it took its run with it
+    qtbot.waitUntil(lambda: not killed.has_worker(killed.recorded_status()))  # it took its run with it
 
-    qtbot.waitUntil(lambda: not any(row.trains_here for row in lab.runs()), timeout=WAIT)  # or it is asked about
+    qtbot.waitUntil(lambda: not any(row.trains_here for row in lab.runs()))  # or it is asked about
     listed.study.resume_button.click()
-    qtbot.waitUntil(lambda: bool(desk.live()), timeout=WAIT)
-    qtbot.waitUntil(lambda: folder.status().state == "finished", timeout=WAIT)
-    qtbot.waitUntil(lambda: desk.outcome.report is not None and standing(second) == "finished", timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(desk.live()))
+    qtbot.waitUntil(lambda: folder.status().state == "finished")
+    qtbot.waitUntil(lambda: desk.outcome.report is not None and standing(second) == "finished")
     assert kept.events.read_bytes() == events  # what had ended was left alone
     assert result.chart.chart is not None
     assert {point.x for curve in result.chart.chart.curves for point in curve.points} == {1e-3, 1e-2}

@@ -45,7 +45,7 @@ def dock(qtbot: QtBot, lab: WholeLab) -> Iterator[ExperimentDock]:
 
 def planned(dock: ExperimentDock, qtbot: QtBot) -> ExperimentRecord:
     """The plan of what is in the form now."""
-    qtbot.waitUntil(lambda: not dock.setup._settle.isActive() and dock.setup.record is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: not dock.setup._settle.isActive() and dock.setup.record is not None)
     assert dock.setup.record is not None
     return dock.setup.record
 
@@ -73,8 +73,8 @@ def test_every_kind_has_a_plan_or_says_what_it_lacks(dock: ExperimentDock, qtbot
         dock.form.set_kind(name)
         assert dock.form.question.text() == kind.question
         assert kind.hypothesis in dock.form.hypothesis.text()
-        qtbot.waitUntil(lambda: not dock.setup._settle.isActive(), timeout=WAIT)
-        qtbot.waitUntil(lambda: dock.setup.record is not None or bool(dock.setup.problem.text()), timeout=WAIT)
+        qtbot.waitUntil(lambda: not dock.setup._settle.isActive())
+        qtbot.waitUntil(lambda: dock.setup.record is not None or bool(dock.setup.problem.text()))
         if dock.setup.record is None:  # it needs a model, or a run
             assert not dock.setup.button.isEnabled()
             assert "pretraining" not in kind.grids or not kind.trains
@@ -143,7 +143,7 @@ def test_what_is_wrong_is_said_and_nothing_can_be_started(
     ]
     for change, words in wrong:
         change()
-        qtbot.waitUntil(lambda words=words: words in dock.setup.problem.text(), timeout=WAIT)
+        qtbot.waitUntil(lambda words=words: words in dock.setup.problem.text())
         assert not dock.setup.button.isEnabled()
         assert dock.plan.rows == []
         dock.setup.start()
@@ -193,7 +193,7 @@ def test_a_name_tells_when_it_was_started_and_not_when_it_was_planned(
     dock.setup.record = replace(planned(dock, qtbot), id="19990101-000000-learning-rate", created=earlier)
     dock.setup.start()
     dock.form.edited.emit()  # an editor has looked at its value, and nobody has changed it
-    qtbot.waitUntil(lambda: len(started) == 1, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(started) == 1)
     assert started[0].id.startswith("20")
     assert started[0].created > earlier
 
@@ -220,7 +220,7 @@ def test_what_becomes_of_others_neither_loses_a_start_nor_makes_it_twice(
     assert len(started) == 1
     controller.not_started.emit(started[-1].id)
     dock.setup.start()
-    qtbot.waitUntil(lambda: len(started) == 2, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(started) == 2)
     controller.started.emit(started[-1].id)
     dock.setup.start()
     planned(dock, qtbot)
@@ -242,18 +242,18 @@ def test_a_start_right_after_an_edit_starts_what_was_edited(
     monkeypatch.setattr(dock.setup, "_steps", replace(dock.setup._steps, plan=slowly))
     dock.form.grid.setText("0.1")  # one value is none
     may_go_on.set()
-    qtbot.waitUntil(lambda: bool(dock.setup.problem.text()), timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(dock.setup.problem.text()))
     may_go_on.clear()
     dock.form.grid.setText("1e-3, 0.01")
     qtbot.mouseClick(dock.setup.button, Qt.MouseButton.LeftButton)  # before the form has settled
     may_go_on.set()
-    qtbot.waitUntil(lambda: len(started) == 1, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(started) == 1)
     may_go_on.clear()
     dock.form.grid.setText("1e-3, 0.02")
-    qtbot.waitUntil(lambda: not dock.setup._settle.isActive(), timeout=WAIT)
+    qtbot.waitUntil(lambda: not dock.setup._settle.isActive())
     qtbot.mouseClick(dock.setup.button, Qt.MouseButton.LeftButton)  # while it is planned
     may_go_on.set()
-    qtbot.waitUntil(lambda: len(started) == 2, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(started) == 2)
     assert [[trial.x for trial in record.trials] for record in started] == [[1e-3, 0.01], [1e-3, 0.02]]
 
 
@@ -275,7 +275,7 @@ def test_a_second_experiment_at_once_is_asked_about(
 ) -> None:
     FakeExperiment(outputs, "busy").status(state="running")  # none of its runs trains just now
     lab.experiments.refresh()
-    qtbot.waitUntil(lambda: bool(lab.experiments.live()), timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(lab.experiments.live()))
     monkeypatch.setattr(setup, "ask", lambda *_, **__: [])
     said: list[object] = []
     answers = iter(["", "beside"])
@@ -297,10 +297,10 @@ def test_loss_curves_look_at_a_run_and_train_nothing(
     dock: ExperimentDock, qtbot: QtBot, lab: WholeLab, outputs: Path
 ) -> None:
     dock.form.set_kind("loss-curves")
-    qtbot.waitUntil(lambda: "no run to analyse" in dock.setup.problem.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "no run to analyse" in dock.setup.problem.text())
     FakeRun(outputs, "looked", steps=100).start().advance(100).finish()
     lab.refresh()
-    qtbot.waitUntil(lambda: dock.form.subject.count() == 1, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.form.subject.count() == 1)
     record = planned(dock, qtbot)
     assert record.subject == "looked"
     assert record.trials == []
@@ -367,7 +367,7 @@ def test_another_like_it_has_the_same_plan_under_another_name(
     base = fake.record.base
     earlier = {name.replace("eval_sequences", "eval_windows"): value for name, value in base["train"].items()}
     assert "eval_windows" in earlier  # as an earlier version wrote it
-    with qtbot.waitSignal(lab.dock_requested, timeout=WAIT) as asked:
+    with qtbot.waitSignal(lab.dock_requested) as asked:
         lab.experiment_requested.emit(replace(fake.record, base=base | {"train": earlier}))
     assert asked.args == ["experiment"]
     record = planned(dock, qtbot)
@@ -383,9 +383,9 @@ def test_a_target_that_is_no_number_is_said(dock: ExperimentDock, qtbot: QtBot, 
     lab.refresh()
     dock.form.set_kind("loss-curves")
     assert dock.form.option.isVisible()
-    qtbot.waitUntil(lambda: dock.form.subject.count() == 1, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.form.subject.count() == 1)
     dock.form.option.setText("low")
-    qtbot.waitUntil(lambda: "takes a number" in dock.setup.problem.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "takes a number" in dock.setup.problem.text())
     dock.form.option.setText("2.5")
     record = planned(dock, qtbot)
     assert record.options == {"target": 2.5}

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from fake_experiments import FakeExperiment, rate_plan
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 from windows import look_again
 
 from llmlab.store.events import Evaluated, StepEvent
@@ -38,7 +37,7 @@ def test_experiments_are_found_newest_first_and_the_newest_live_one_is_current(
     FakeExperiment(outputs, "newer", created=1.71e9)
     older.begin(0, 10)
     desk.refresh()
-    qtbot.waitUntil(lambda: len(desk.rows()) == 2 and bool(desk.live()), timeout=WAIT)
+    qtbot.waitUntil(lambda: len(desk.rows()) == 2 and bool(desk.live()))
     assert [row.id for row in desk.rows()] == ["newer", "older"]
     current = desk.current()
     assert current is not None
@@ -53,11 +52,11 @@ def test_what_someone_chose_stays_current_when_another_begins(
 ) -> None:
     FakeExperiment(outputs, "first", created=1.70e9)
     desk.refresh()
-    qtbot.waitUntil(lambda: desk.row("first") is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: desk.row("first") is not None)
     desk.set_current("first")
     FakeExperiment(outputs, "second", created=1.71e9).begin(0, 5)
     desk.refresh()
-    qtbot.waitUntil(lambda: bool(desk.live()), timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(desk.live()))
     current = desk.current()
     assert current is not None
     assert current.id == "first"
@@ -67,11 +66,11 @@ def test_the_curves_of_all_runs_are_what_their_events_say(qtbot: QtBot, outputs:
     fake = FakeExperiment(outputs)
     first, second = fake.begin(0, 60), fake.begin(1, 30)
     desk.refresh()
-    qtbot.waitUntil(lambda: len(desk.curves) == 2, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(desk.curves) == 2)
     names = [trial.name for trial in fake.record.trials]
     before, grows = desk.curves[names[0]], desk.curves[names[1]]
     second.advance(30)
-    qtbot.waitUntil(lambda: len(desk.curves[names[1]].step_columns) == 60, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(desk.curves[names[1]].step_columns) == 60)
     assert desk.curves[names[0]] is before  # nothing new in it: not read again
     assert len(grows.step_columns) == len(grows.x("tokens")) == 30  # what is drawn does not grow under the pen
     for name, run in zip(names, (first, second), strict=False):
@@ -89,23 +88,23 @@ def test_a_resumed_run_loses_what_its_worker_cut(qtbot: QtBot, outputs: Path, de
     fake = FakeExperiment(outputs)
     run, name = fake.begin(0, 60), fake.record.trials[0].name
     desk.refresh()
-    qtbot.waitUntil(lambda: name in desk.curves and len(desk.curves[name].step_columns) == 60, timeout=WAIT)
+    qtbot.waitUntil(lambda: name in desk.curves and len(desk.curves[name].step_columns) == 60)
     run.resume_from(40).advance(10)
-    qtbot.waitUntil(lambda: len(desk.curves[name].step_columns) == 50, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(desk.curves[name].step_columns) == 50)
     assert desk.curves[name].x("step")[-1] == 50
 
 
 def test_results_and_report_appear_when_they_are_written(qtbot: QtBot, outputs: Path, desk: ExperimentDesk) -> None:
     fake = FakeExperiment(outputs)
     desk.refresh()
-    qtbot.waitUntil(lambda: desk.current() is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: desk.current() is not None)
     assert desk.outcome.results is None
     results = fake.write_results()
     fake.write_report()
     with_secret = fake.folder.report.read_text(encoding="utf-8") + "![x](../../secret.png)\n"
     (outputs / "secret.png").write_bytes(b"not of this experiment")
     fake.folder.report.write_text(with_secret, encoding="utf-8")
-    qtbot.waitUntil(lambda: desk.outcome.report is not None and "secret" in desk.outcome.report.text, timeout=WAIT)
+    qtbot.waitUntil(lambda: desk.outcome.report is not None and "secret" in desk.outcome.report.text)
     assert desk.outcome.results == results
     assert desk.outcome.report is not None
     assert set(desk.outcome.report.images) == {"figures/basin.png"}  # nothing beyond the experiment's own folder
@@ -133,15 +132,15 @@ def test_choosing_back_and_forth_shows_each_ones_own(qtbot: QtBot, outputs: Path
     one.write_results((3.0, 2.0, 2.5))
     two.begin(0, 30)
     desk.refresh()
-    qtbot.waitUntil(lambda: len(desk.rows()) == 2, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(desk.rows()) == 2)
     desk.set_current("two")
-    qtbot.waitUntil(lambda: bool(desk.curves), timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(desk.curves))
     for _ in range(3):
         desk.set_current("two")
         desk.set_current("one")
         assert desk.curves == {}  # those of the other are gone at once
         assert desk.outcome.id == "one"
-    qtbot.waitUntil(lambda: bool(desk.curves) and desk.outcome.results is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(desk.curves) and desk.outcome.results is not None)
     assert len(next(iter(desk.curves.values())).step_columns) == 20
     desk.set_current("two")
     assert desk.outcome.results is None
@@ -155,14 +154,14 @@ def test_an_end_is_told_once_with_its_reason(qtbot: QtBot, outputs: Path, desk: 
     desk.said.connect(said.append)
     desk.ended.connect(ended.append)
     desk.refresh()
-    qtbot.waitUntil(lambda: bool(desk.live()), timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(desk.live()))
     fake.status(state="finished")
-    qtbot.waitUntil(lambda: ended == ["rates"], timeout=WAIT)
+    qtbot.waitUntil(lambda: ended == ["rates"])
     assert "has finished" in said[0]
     fake.status(state="running")
-    qtbot.waitUntil(lambda: bool(desk.live()), timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(desk.live()))
     fake.status(state="failed", error={"what": "The disk is full.", "why": "", "do": "Make room."})
-    qtbot.waitUntil(lambda: len(ended) == 2, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(ended) == 2)
     assert [str(error) for error in errors] == ["The disk is full. Make room."]
 
 
@@ -173,7 +172,7 @@ def test_a_worker_that_is_gone_leaves_an_interrupted_experiment(
     fake.begin(0, 10)
     fake.status(pid=2**22 + 1, pid_start=1.0)  # above the largest process id that Linux gives
     desk.refresh()
-    qtbot.waitUntil(lambda: desk.current() is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: desk.current() is not None)
     current = desk.current()
     assert current is not None
     assert current.status.state == "interrupted"
@@ -190,7 +189,7 @@ def test_a_damaged_experiment_is_said_once_and_the_others_are_shown(
     broken = FakeExperiment(outputs, "broken").folder
     broken.experiment_json.write_text("{", encoding="utf-8")
     desk.refresh()
-    qtbot.waitUntil(lambda: bool(errors) and desk.row("good") is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(errors) and desk.row("good") is not None)
     for _ in range(2):
         look_again(qtbot, desk._poller)
     assert len(errors) == 1
@@ -204,11 +203,11 @@ def test_a_deleted_experiment_goes_and_another_takes_its_place(
     FakeExperiment(outputs, "stays", created=1.70e9)
     gone = FakeExperiment(outputs, "goes", created=1.71e9)
     desk.refresh()
-    qtbot.waitUntil(lambda: len(desk.rows()) == 2, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(desk.rows()) == 2)
     desk.set_current("goes")
     shutil.rmtree(gone.folder.path)
     desk.refresh()
-    qtbot.waitUntil(lambda: len(desk.rows()) == 1, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(desk.rows()) == 1)
     current = desk.current()
     assert current is not None
     assert current.id == "stays"
@@ -231,16 +230,16 @@ def test_one_made_anew_under_the_name_of_the_current_one_has_none_of_its_curves(
 ) -> None:
     FakeExperiment(outputs, created=1.70e9).begin(0, 20)
     desk.refresh()
-    qtbot.waitUntil(lambda: bool(desk.curves), timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(desk.curves))
     shutil.rmtree(outputs / "experiments")
     FakeExperiment(outputs, created=1.71e9, grid=(2e-3, 2e-2))
     desk.refresh()
-    qtbot.waitUntil(lambda: desk.curves == {}, timeout=WAIT)
+    qtbot.waitUntil(lambda: desk.curves == {})
 
 
 def test_a_name_that_is_taken_is_said_and_nothing_is_started(qtbot: QtBot, outputs: Path, desk: ExperimentDesk) -> None:
     fake = FakeExperiment(outputs)
-    with qtbot.waitSignal(desk.failed, timeout=WAIT) as told:
+    with qtbot.waitSignal(desk.failed) as told:
         desk.controller.start(fake.record)
     assert "already there" in str(told.args[0])
     assert fake.folder.recorded_status().state == "planned"
@@ -257,7 +256,7 @@ def test_a_worker_that_dies_before_it_works_is_told_and_one_that_worked_is_not(
         return subprocess.Popen([sys.executable, "-c", "raise SystemExit(7)"])
 
     monkeypatch.setattr(controller, "start_experiment", start)
-    with qtbot.waitSignal(desk.controller.failed, timeout=WAIT) as told:
+    with qtbot.waitSignal(desk.controller.failed) as told:
         desk.controller.start(rate_plan(outputs))
     folder = ExperimentFolder(outputs / "experiments" / "rates")
     assert told.args[0].what == "The worker of rates ended before it started work."
@@ -266,13 +265,13 @@ def test_a_worker_that_dies_before_it_works_is_told_and_one_that_worked_is_not(
     assert folder.recorded_status().state == "failed"
     attempts = 1  # a worker counts itself before it works
     with qtbot.assertNotEmitted(desk.controller.failed):
-        with qtbot.waitSignal(desk.controller.started, timeout=WAIT):
+        with qtbot.waitSignal(desk.controller.started):
             desk.controller.go_on(folder)
-        qtbot.waitUntil(lambda: not desk.controller._workers, timeout=WAIT)
+        qtbot.waitUntil(lambda: not desk.controller._workers)
     assert folder.recorded_status().state == "running"
     with (
-        qtbot.waitSignal(desk.controller.failed, timeout=WAIT),
-        qtbot.waitSignal(desk.controller.not_started, timeout=WAIT) as told,
+        qtbot.waitSignal(desk.controller.failed),
+        qtbot.waitSignal(desk.controller.not_started) as told,
     ):
         desk.controller.start(rate_plan(outputs))  # whose name is taken
     assert told.args == ["rates"]

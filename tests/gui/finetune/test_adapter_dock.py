@@ -14,7 +14,6 @@ from inspection_lab import PROMPT, InspectionLab
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QDockWidget, QMainWindow
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 
 from llmlab.core.errors import LabError
 from llmlab_gui.finetune.adapter import AdapterDock
@@ -41,7 +40,7 @@ def dock(lab: InspectionLab, qtbot: QtBot) -> Iterator[AdapterDock]:
 
 
 def measured(qtbot: QtBot, dock: AdapterDock) -> None:
-    qtbot.waitUntil(lambda: dock.archive is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.archive is not None)
 
 
 def test_cells_are_norms_and_what_was_not_changed_is_none(qtbot: QtBot, dock: AdapterDock) -> None:
@@ -112,10 +111,10 @@ def test_a_model_that_was_opened_before_its_tab_is_chosen_is_measured(lab: Inspe
     window.tabifyDockWidget(dock, front)
     front.raise_()
     window.show()
-    qtbot.waitUntil(lambda: not dock._shown, timeout=WAIT)
+    qtbot.waitUntil(lambda: not dock._shown)
     lab.inspection.open("tuned@200")
-    qtbot.waitUntil(lambda: dock.archive is None, timeout=WAIT)
-    qtbot.waitUntil(lambda: lab.inspection.working is None, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.archive is None)
+    qtbot.waitUntil(lambda: lab.inspection.working is None)
     dock.raise_()
     measured(qtbot, dock)
     dock.shutdown()
@@ -126,7 +125,7 @@ def test_a_failure_is_shown_in_words_and_can_be_tried_again(lab: InspectionLab, 
     lab.host.fail["change"] = LabError("The adapter is damaged.", "It is cut.", "Take another.")
     dock = AdapterDock(lab)  # type: ignore[arg-type]
     lab.open(qtbot, dock, model="tuned@100")
-    qtbot.waitUntil(lambda: "The adapter is damaged" in dock._empty.text, timeout=WAIT)
+    qtbot.waitUntil(lambda: "The adapter is damaged" in dock._empty.text)
     del lab.host.fail["change"]
     qtbot.mouseClick(dock._empty._button, Qt.MouseButton.LeftButton)
     measured(qtbot, dock)
@@ -141,10 +140,10 @@ def test_base_and_fine_tuned_are_compared_on_the_prompt_in_one_click(
     qtbot.addWidget(compare)
     compare.show()
     lab.inspection.open(f"{run.run.path}@50")  # which was deleted since
-    qtbot.waitUntil(lambda: dock.archive is not None and dock.archive.metadata.model.endswith("mine@50"), timeout=WAIT)
-    qtbot.waitUntil(lambda: bool(lab.inspection.tokens), timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.archive is not None and dock.archive.metadata.model.endswith("mine@50"))
+    qtbot.waitUntil(lambda: bool(lab.inspection.tokens))
     qtbot.mouseClick(dock.compare, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: compare.archive is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: compare.archive is not None)
     assert (compare.a.reference, compare.b.reference) == ("small@final", "mine@100")
     question, values = next(asked for asked in lab.host.asked if asked[0] == "compare")
     assert (question, values["text"]) == ("compare", PROMPT)
@@ -160,11 +159,11 @@ def test_without_an_active_model_the_fine_tuned_one_is_opened_and_then_compared(
     compare.show()
     lab.inspection.set_prompt(PROMPT, False, at_once=True)
     lab.compare_requested.emit(str(run.run.path))
-    qtbot.waitUntil(lambda: compare.archive is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: compare.archive is not None)
     assert lab.inspection.about is not None
     assert lab.inspection.about.reference == "mine@100"
     assert (compare.a.reference, compare.b.reference) == ("small@final", "mine@100")
-    with qtbot.waitSignal(lab.inspection.tokens_changed, timeout=WAIT):
+    with qtbot.waitSignal(lab.inspection.tokens_changed):
         lab.inspection.set_prompt(f"{PROMPT} and", False, at_once=True)
     assert [asked[0] for asked in lab.host.asked].count("compare") == 1  # of another prompt only when asked again
     compare.shutdown()
@@ -175,7 +174,7 @@ def test_a_run_whose_base_is_gone_says_so(lab: InspectionLab, qtbot: QtBot, tmp_
     compare = CompareDock(lab)  # type: ignore[arg-type]
     qtbot.addWidget(compare)
     lab.compare_requested.emit(str(run.run.path))
-    qtbot.waitUntil(lambda: bool(lab.errors), timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(lab.errors))
     assert "without its base, nowhere@final" in str(lab.errors[-1])
     compare.shutdown()
 

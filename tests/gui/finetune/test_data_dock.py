@@ -14,7 +14,6 @@ from PySide6.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
 from PySide6.QtGui import QDropEvent, QGuiApplication
 from PySide6.QtWidgets import QApplication, QLabel
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 from windows import FAKE_HOST, dock_in_sight
 
 from llmlab.core.finetuning_settings import FinetuneSettings
@@ -59,7 +58,7 @@ def shown(qtbot: QtBot, dock: DataDock, source: str, place: int = 0) -> None:
             and dock.view.isVisible()
         )
 
-    qtbot.waitUntil(there, timeout=WAIT)
+    qtbot.waitUntil(there)
 
 
 def test_without_a_model_it_says_what_to_do(dock: DataDock) -> None:
@@ -86,7 +85,7 @@ def test_it_shows_what_the_set_up_describes_and_follows_it(qtbot: QtBot, dock: D
     assert dock.view.template.text() == "Template: made up, for mine@300"
     assert dock.follow.isChecked()
     dock.show_setup(settings(max_length=9))
-    qtbot.waitUntil(lambda: dock.view.preview is not None and dock.view.preview.max_length == 9, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.view.preview is not None and dock.view.preview.max_length == 9)
     assert [token.text for token in dock.view.chips.tokens][-1] == " answer"
     assert dock.view.chips.states.count(TRUNCATED) == len(dock.view.chips.states) - 9
 
@@ -114,7 +113,7 @@ def test_in_a_short_panel_the_example_is_a_tab_and_in_a_tall_one_above_the_lengt
     view = dock.view
     for height, tabs in ((700, 2), (420, 3), (700, 2), (420, 3)):
         dock.resize(600, height)
-        qtbot.waitUntil(lambda tabs=tabs: view.tabs.count() == tabs, timeout=WAIT)  # type: ignore[misc]
+        qtbot.waitUntil(lambda tabs=tabs: view.tabs.count() == tabs)  # type: ignore[misc]
         assert view.chips.isVisible()
         assert view.tabs.tabText(view.tabs.indexOf(view.bad_lines)) == "Unusable lines (0)"
 
@@ -164,7 +163,7 @@ def test_what_is_chosen_here_stays_until_the_set_up_is_followed_again(qtbot: QtB
     assert not dock.follow.isChecked()
     dock.show_setup(settings(model="other@5"))
     assert dock.examples.value() == "mine.jsonl"
-    with qtbot.waitSignal(dock.use_wanted, timeout=WAIT) as wanted:
+    with qtbot.waitSignal(dock.use_wanted) as wanted:
         qtbot.mouseClick(dock.use_button, Qt.MouseButton.LeftButton)
     assert wanted.args == ["mine.jsonl", "mine@300"]
     dock.follow.setChecked(True)
@@ -239,7 +238,7 @@ def test_why_nothing_can_be_trained_is_said_above_the_examples(qtbot: QtBot, doc
 
 def test_an_error_is_shown_in_the_panel_and_read_again_on_request(qtbot: QtBot, dock: DataDock, lab: FakeLab) -> None:
     dock.choose("error.jsonl", "mine@300")
-    qtbot.waitUntil(lambda: "cannot read this" in dock.nothing.text, timeout=WAIT)
+    qtbot.waitUntil(lambda: "cannot read this" in dock.nothing.text)
     assert "Leave it out." in dock.nothing.text
     assert not lab.errors
     dock.choose(source="tasks")
@@ -248,11 +247,11 @@ def test_an_error_is_shown_in_the_panel_and_read_again_on_request(qtbot: QtBot, 
 
 def test_reading_can_be_cancelled_and_begun_again(qtbot: QtBot, dock: DataDock) -> None:
     dock.choose("slow.jsonl", "mine@300")
-    qtbot.waitUntil(dock.strip.isVisible, timeout=WAIT)
-    qtbot.waitUntil(lambda: dock.strip.what.text() == "Reading layers", timeout=WAIT)
+    qtbot.waitUntil(dock.strip.isVisible)
+    qtbot.waitUntil(lambda: dock.strip.what.text() == "Reading layers")
     assert dock.nothing.text == ""  # which the strip would cover
     qtbot.mouseClick(dock.strip.cancel_button, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: "was cancelled" in dock.nothing.text, timeout=WAIT)
+    qtbot.waitUntil(lambda: "was cancelled" in dock.nothing.text)
     assert not dock.strip.isVisible()
     dock.choose(source="tasks")
     shown(qtbot, dock, "tasks")
@@ -260,14 +259,14 @@ def test_reading_can_be_cancelled_and_begun_again(qtbot: QtBot, dock: DataDock) 
 
 def test_a_dead_process_is_said_and_a_new_one_answers(qtbot: QtBot, dock: DataDock) -> None:
     dock.choose("crash.jsonl", "mine@300")
-    qtbot.waitUntil(lambda: "has ended" in dock.nothing.text, timeout=WAIT)
+    qtbot.waitUntil(lambda: "has ended" in dock.nothing.text)
     dock.choose(source="tasks")
     shown(qtbot, dock, "tasks")
 
 
 def test_an_older_question_is_no_longer_wanted(qtbot: QtBot, dock: DataDock) -> None:
     dock.choose("slow.jsonl", "mine@300")
-    qtbot.waitUntil(dock.strip.isVisible, timeout=WAIT)
+    qtbot.waitUntil(dock.strip.isVisible)
     dock.choose(source="tasks")
     shown(qtbot, dock, "tasks")
     assert dock.previews.working is None
@@ -289,7 +288,7 @@ def test_what_is_shown_can_be_exported_and_copied(qtbot: QtBot, dock: DataDock, 
     view = dock.view
     for what, kinds in ((EXAMPLE, ("png", "svg", "csv")), (LENGTHS, ("png", "svg", "csv")), (BAD_LINES, ("csv",))):
         for kind in kinds:
-            with qtbot.waitSignal(dock.lab.said, timeout=WAIT):
+            with qtbot.waitSignal(dock.lab.said):
                 view.export(what, tmp_path / f"{what}.{kind}")
     with (tmp_path / "example.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -297,5 +296,5 @@ def test_what_is_shown_can_be_exported_and_copied(qtbot: QtBot, dock: DataDock, 
     assert (tmp_path / "bad lines.csv").read_text().startswith("line,why\n4,Line 4 is not JSON.")
     view._copy_table(LENGTHS)
     assert QGuiApplication.clipboard().text().startswith("tokens_from,tokens_to,examples\n")
-    with qtbot.waitSignal(dock.lab.error_raised, timeout=WAIT):
+    with qtbot.waitSignal(dock.lab.error_raised):
         view.export(LENGTHS, tmp_path / "missing" / "lengths.csv")

@@ -17,7 +17,6 @@ from PySide6.QtGui import QColor, QDragEnterEvent, QDragLeaveEvent, QDropEvent
 from PySide6.QtWidgets import QApplication, QWidget
 from pytestqt.qtbot import QtBot
 from small_runs import new_run, train_here
-from waits import WAIT
 from windows import dock_in_sight
 
 from llmlab.core.config import differences
@@ -66,7 +65,7 @@ def number(dock: FinetuneSetupDock, key: str, text: str) -> None:
 
 def ready(qtbot: QtBot, dock: FinetuneSetupDock) -> None:
     """Waits for the costs of what is set up."""
-    qtbot.waitUntil(lambda: "of memory" in dock.estimate.text() and dock.train_button.isEnabled(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "of memory" in dock.estimate.text() and dock.train_button.isEnabled())
 
 
 def test_every_setting_has_a_field_with_its_help(dock: FinetuneSetupDock) -> None:
@@ -89,25 +88,25 @@ def test_a_preset_goes_through_the_form_unchanged(dock: FinetuneSetupDock, name:
 
 
 def test_without_a_model_nothing_can_start_and_it_says_what_to_do(qtbot: QtBot, dock: FinetuneSetupDock) -> None:
-    qtbot.waitUntil(lambda: not dock.train_button.isEnabled(), timeout=WAIT)
+    qtbot.waitUntil(lambda: not dock.train_button.isEnabled())
     assert dock.problem.text() == "Choose the model to fine-tune: a run of yours, or any other model."
     color = dock.problem.palette().windowText().color()
     assert color.name() == QColor(current_theme().text).name()  # an untouched field is no mistake
     assert not dock.queue_button.isEnabled()
     dock.model.set_value("no-such-model")
-    qtbot.waitUntil(lambda: "no-such-model" in dock.problem.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "no-such-model" in dock.problem.text())
     assert dock.problem.palette().windowText().color().name() == QColor(current_theme().bad).name()
 
 
 def test_the_newest_own_model_is_offered_and_costs_are_told(qtbot: QtBot, base: str, dock: FinetuneSetupDock) -> None:
-    qtbot.waitUntil(lambda: dock.model.value() == base, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.model.value() == base)
     ready(qtbot, dock)
-    qtbot.waitUntil(lambda: dock.model.about.text().startswith("Step 4 of a run on tiny"), timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.model.about.text().startswith("Step 4 of a run on tiny"))
     for words in ("About", "parameters learn", "of memory", "a checkpoint"):
         assert words in dock.estimate.text()
     small = dock.estimate.text()
     dock.form.set_values({"model.method": "full"})
-    qtbot.waitUntil(lambda: dock.estimate.text() != small and "%" not in dock.estimate.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.estimate.text() != small and "%" not in dock.estimate.text())
 
 
 def test_several_processes_can_be_set_with_a_strategy_and_their_memory_is_told(
@@ -120,7 +119,7 @@ def test_several_processes_can_be_set_with_a_strategy_and_their_memory_is_told(
     dock.form.set_values({"distributed.strategy": "ddp"})
     dock.update_all()
     assert processes.isEnabled()
-    qtbot.waitUntil(lambda: "in each of 2 processes" in dock.estimate.text().replace("\u00a0", " "), timeout=WAIT)
+    qtbot.waitUntil(lambda: "in each of 2 processes" in dock.estimate.text().replace("\u00a0", " "))
     dock.form.fields["model.backend"].editor.set_value("unsloth")
     dock.update_all()
     assert "Set model.backend=peft, or distributed.strategy=none." in dock.problem.text()
@@ -136,7 +135,7 @@ def test_start_and_queue_ask_for_exactly_what_the_form_says(
     dock.name.setText("mine")
     ready(qtbot, dock)
     for signal, button in ((lab.start_requested, dock.train_button), (lab.queue_requested, dock.queue_button)):
-        with qtbot.waitSignal(signal, timeout=WAIT) as asked:
+        with qtbot.waitSignal(signal) as asked:
             button.click()
         plan: PlannedRun = asked.args[0]
         assert isinstance(plan.settings, FinetuneSettings)
@@ -156,7 +155,7 @@ def test_a_model_that_cannot_be_a_base_is_said_beside_it(
     qtbot: QtBot, base: str, dock: FinetuneSetupDock, reference: str, words: str
 ) -> None:
     dock.set_base(reference)
-    qtbot.waitUntil(lambda: words in dock.model.wrong.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: words in dock.model.wrong.text())
     assert words in dock.problem.text()
     assert not dock.train_button.isEnabled()
     dock.set_base(base)
@@ -170,7 +169,7 @@ def test_a_run_that_has_saved_its_first_checkpoint_can_be_fine_tuned(
     run = outputs / "pretraining" / "gpt"
     shutil.copytree(trained.path, run, ignore=shutil.ignore_patterns("step-*"))
     dock.set_base("gpt@latest")
-    qtbot.waitUntil(lambda: "no checkpoint" in dock.problem.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "no checkpoint" in dock.problem.text())
     shutil.copytree(trained.checkpoints, run / "checkpoints", dirs_exist_ok=True)
     lab.refresh()
     ready(qtbot, dock)
@@ -182,14 +181,14 @@ def test_a_folder_without_weights_is_said(qtbot: QtBot, dock: FinetuneSetupDock,
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
     dock.set_base(str(folder))
-    qtbot.waitUntil(lambda: "There are no weights" in dock.problem.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "There are no weights" in dock.problem.text())
 
 
 def test_a_rank_above_the_width_is_said_before_the_start(qtbot: QtBot, base: str, dock: FinetuneSetupDock) -> None:
     dock.set_base(base)
     ready(qtbot, dock)
     number(dock, "lora.rank", "64")
-    qtbot.waitUntil(lambda: "lora.rank" in dock.problem.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "lora.rank" in dock.problem.text())
     assert not dock.train_button.isEnabled()
     number(dock, "lora.rank", "4")
     ready(qtbot, dock)
@@ -207,7 +206,7 @@ def test_packing_for_a_model_that_reads_a_row_as_one_text_is_refused_before_the_
     dock.set_base(str(folder))
     ready(qtbot, dock)
     dock.form.set_values({"data.packing": True})
-    qtbot.waitUntil(lambda: "cannot be fine-tuned on packed examples" in dock.problem.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "cannot be fine-tuned on packed examples" in dock.problem.text())
     assert not dock.train_button.isEnabled()
     dock.form.set_values({"data.packing": False})
     ready(qtbot, dock)
@@ -215,8 +214,8 @@ def test_packing_for_a_model_that_reads_a_row_as_one_text_is_refused_before_the_
 
 def test_a_model_of_the_hub_that_is_not_here_can_be_started_all_the_same(qtbot: QtBot, dock: FinetuneSetupDock) -> None:
     dock.set_base("someone/some-model")
-    qtbot.waitUntil(lambda: "not on this machine" in dock.estimate.text(), timeout=WAIT)
-    qtbot.waitUntil(lambda: "it is downloaded when the run starts" in dock.model.about.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "not on this machine" in dock.estimate.text())
+    qtbot.waitUntil(lambda: "it is downloaded when the run starts" in dock.model.about.text())
     assert dock.train_button.isEnabled()
 
 
@@ -229,7 +228,7 @@ def test_examples_that_are_not_there_are_said_beside_them(
 ) -> None:
     dock.set_base(base)
     dock.set_examples(source)
-    qtbot.waitUntil(lambda: words in dock.problem.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: words in dock.problem.text())
     dock.set_examples("tasks")
     ready(qtbot, dock)
 
@@ -238,13 +237,13 @@ def test_what_is_wrong_with_a_setting_is_said_under_it(qtbot: QtBot, base: str, 
     dock.set_base(base)
     number(dock, "train.steps", "many")
     field = dock.form.fields["train.steps"]
-    qtbot.waitUntil(field.row.problem.isVisible, timeout=WAIT)
+    qtbot.waitUntil(field.row.problem.isVisible)
     assert "train.steps" in field.row.problem.text()
     number(dock, "train.steps", "20")
     assert field.row.problem.isHidden()
     dock.form.sections["train"].set_open(True)
     number(dock, "train.min_learning_rate", "0.5")  # each value is fine, together they are not
-    qtbot.waitUntil(lambda: "min_learning_rate" in dock.problem.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "min_learning_rate" in dock.problem.text())
     told = [one.row.problem.text() for one in dock.form.fields.values() if one.row.problem.isVisible()]
     assert len(told) == 1
     assert "is above" in told[0]
@@ -264,7 +263,7 @@ def test_unsloth_is_tried_only_when_asked_for_and_its_absence_said(
     ready(qtbot, dock)
     assert not tried
     dock.form.set_values({"model.backend": "unsloth"})
-    qtbot.waitUntil(lambda: "There is no CUDA device here." in dock.problem.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "There is no CUDA device here." in dock.problem.text())
     assert not dock.train_button.isEnabled()
     dock.form.set_values({"model.backend": "peft"})
     ready(qtbot, dock)
@@ -284,11 +283,11 @@ def test_a_preset_without_a_model_keeps_the_chosen_one(qtbot: QtBot, base: str, 
 def test_the_base_in_sight_stays_when_a_newer_model_was_trained_until_one_is_opened(
     qtbot: QtBot, lab: Lab, base: str, dock: FinetuneSetupDock
 ) -> None:
-    qtbot.waitUntil(lambda: dock.model.value() == base, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.model.value() == base)
     FakeRun(lab.outputs, "newer", created=2e9).start().advance(10).save_checkpoint().finish()
     FakeRun(lab.outputs, "trial", created=3e9).start().advance(10).finish()  # without a checkpoint: it is no base
     lab.refresh()
-    qtbot.waitUntil(lambda: len(lab.runs()) == 3, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(lab.runs()) == 3)
     assert dock.model.value() == base
     for current in ("", "pretraining/trial"):
         lab.set_current(current)
@@ -312,7 +311,7 @@ def test_the_base_is_the_current_run_until_a_person_names_one_which_is_there_aft
 ) -> None:
     FakeRun(lab.outputs, "newer", created=2e9).start().advance(10).save_checkpoint().finish()
     lab.refresh()
-    qtbot.waitUntil(lambda: len(lab.runs()) == 2, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(lab.runs()) == 2)
     settings = WindowSettings(tmp_path / "window.ini")
     dock.remember(settings)
     for name in ("newer", "gpt"):
@@ -320,12 +319,12 @@ def test_the_base_is_the_current_run_until_a_person_names_one_which_is_there_aft
         assert dock.model.value() == f"{name}@latest"
     FakeRun(lab.outputs, "gone", created=3e9).start().advance(10).save_checkpoint().finish()
     lab.refresh()
-    qtbot.waitUntil(lambda: len(lab.runs()) == 3, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(lab.runs()) == 3)
     lab.set_current("pretraining/gone")
     assert dock.model.value() == "gone@latest"
     shutil.rmtree(lab.outputs / "pretraining" / "gone")
     lab.refresh()
-    qtbot.waitUntil(lambda: dock.model.value() == "newer@latest", timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.model.value() == "newer@latest")
     dock.shutdown()
     with dock_in_sight(qtbot, FinetuneSetupDock(lab), 360, 800) as again:
         again.remember(settings)
@@ -340,9 +339,9 @@ def test_the_base_is_the_current_run_until_a_person_names_one_which_is_there_aft
         assert last.model.value() == "gpt@4"
     with dock_in_sight(qtbot, FinetuneSetupDock(lab), 360, 800) as other:
         assert other.model.value() == base
-        qtbot.waitUntil(lambda: "Suggested" in other.model.about.text(), timeout=WAIT)
+        qtbot.waitUntil(lambda: "Suggested" in other.model.about.text())
         other.set_base(base)  # what was suggested, but named now
-        qtbot.waitUntil(lambda: "Suggested" not in other.model.about.text(), timeout=WAIT)
+        qtbot.waitUntil(lambda: "Suggested" not in other.model.about.text())
         lab.set_current("pretraining/newer")
         assert other.model.value() == base
         assert other.given()["model.base"] == base
@@ -359,7 +358,7 @@ def test_the_settings_of_a_run_come_back(qtbot: QtBot, lab: Lab, dock: FinetuneS
 
 def test_the_model_box_offers_what_is_here(qtbot: QtBot, base: str, dock: FinetuneSetupDock) -> None:
     box = dock.model.box
-    qtbot.waitUntil(lambda: base in [box.itemData(place) for place in range(box.count())], timeout=WAIT)
+    qtbot.waitUntil(lambda: base in [box.itemData(place) for place in range(box.count())])
 
 
 def drop(dock: FinetuneSetupDock, path: Path) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from pytestqt.qtbot import QtBot
 from small_runs import new_run, train_here
-from waits import WAIT
 from windows import MakeWindow
 
 from llmlab.core.kinds import FINETUNING
@@ -42,7 +41,7 @@ def window(make_main_window: MakeWindow, qtbot: QtBot, outputs: Path) -> MainWin
     train_here(new_run(outputs, steps=4, name="base", model__block_size=128, data__tokenizer="bpe"))
     made = make_main_window()
     made.resize(1600, 1000)
-    qtbot.waitUntil(lambda: len(made.lab.runs()) == 1, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(made.lab.runs()) == 1)
     made.use_workspace("Fine-tune")
     return made
 
@@ -53,7 +52,7 @@ def fill(window: MainWindow, qtbot: QtBot, name: str) -> FinetuneSetupDock:
     assert isinstance(setup, FinetuneSetupDock)
     window.lab.finetune_requested.emit(SMALL | {"train.steps": str(STEPS), "model.base": "base@latest"})
     setup.name.setText(name)
-    qtbot.waitUntil(lambda: setup.train_button.isEnabled() and "of memory" in setup.estimate.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: setup.train_button.isEnabled() and "of memory" in setup.estimate.text())
     return setup
 
 
@@ -67,17 +66,17 @@ def test_from_set_up_to_answers_before_and_after_and_then_the_next_of_the_queue(
     window: MainWindow, qtbot: QtBot, outputs: Path
 ) -> None:
     fill(window, qtbot, "first")
-    qtbot.waitUntil(lambda: window.setups.shown_setup is window.docks["finetune_setup"], timeout=WAIT)
+    qtbot.waitUntil(lambda: window.setups.shown_setup is window.docks["finetune_setup"])
     window.run_actions.train.trigger()
-    qtbot.waitUntil(lambda: state_of(window, "first") in ("queued", "running"), timeout=WAIT)
+    qtbot.waitUntil(lambda: state_of(window, "first") in ("queued", "running"))
     fill(window, qtbot, "second").queue_button.click()
     # It waits, unless the first has ended meanwhile.
-    qtbot.waitUntil(lambda: bool(window.lab.queue.state.items or state_of(window, "second")), timeout=WAIT)
-    qtbot.waitUntil(lambda: state_of(window, "first") == "finished", timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(window.lab.queue.state.items or state_of(window, "second")))
+    qtbot.waitUntil(lambda: state_of(window, "first") == "finished")
     run = RunFolder(outputs / FINETUNING / "first")
     assert final_of(list_checkpoints(run.checkpoints)) is not None
     # The queue's run takes its place, also on the screen; what the first one did is still there.
-    qtbot.waitUntil(lambda: state_of(window, "second") == "finished", timeout=WAIT)
+    qtbot.waitUntil(lambda: state_of(window, "second") == "finished")
     assert not window.lab.queue.state.items
 
     window.lab.set_current("finetuning/first")
@@ -85,12 +84,12 @@ def test_from_set_up_to_answers_before_and_after_and_then_the_next_of_the_queue(
     assert isinstance(loss, LossDock)
     assert isinstance(samples, SamplesDock)
     assert isinstance(checkpoints, CheckpointsDock)
-    qtbot.waitUntil(lambda: "finetuning/first/train" in loss.chart.curves(), timeout=WAIT)
-    qtbot.waitUntil(lambda: len(loss.chart.curves()["finetuning/first/train"].x) == STEPS, timeout=WAIT)
-    qtbot.waitUntil(lambda: samples.view.samples.steps == [0, STEPS], timeout=WAIT)
+    qtbot.waitUntil(lambda: "finetuning/first/train" in loss.chart.curves())
+    qtbot.waitUntil(lambda: len(loss.chart.curves()["finetuning/first/train"].x) == STEPS)
+    qtbot.waitUntil(lambda: samples.view.samples.steps == [0, STEPS])
     assert samples.choice.currentData() == COMPARE
     assert samples.score.text().endswith(f"of 4 at step {STEPS}.")
     samples.choice.setCurrentIndex(samples.choice.findData(SCORED))
     assert samples.answers_view.answers.rowCount() == 4
-    qtbot.waitUntil(lambda: bool(checkpoints.model.rows), timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(checkpoints.model.rows))
     assert [row.step for row in checkpoints.model.rows][-1] == STEPS

@@ -27,7 +27,7 @@ def fork_of(host: QProcess, qtbot: QtBot) -> psutil.Process:
     before = {process.pid for process in psutil.Process().children()}
     host.start(program, arguments)
     host.write(b'{"id": 7, "do": "open", "model": "nothing@1"}\n')
-    qtbot.waitUntil(lambda: b'"id": 7' in host.readAllStandardOutput().data(), timeout=WAIT)
+    qtbot.waitUntil(lambda: b'"id": 7' in host.readAllStandardOutput().data())
     template = fork_server.running()
     assert template is not None
     before |= {template.pid, host.processId()}
@@ -49,7 +49,7 @@ def test_its_fork_ends_with_it(host: QProcess, qtbot: QtBot, how) -> None:  # ty
     how(host)
     assert host.waitForFinished(WAIT)
     assert host.exitStatus() == QProcess.ExitStatus.CrashExit
-    qtbot.waitUntil(lambda: not fork.is_running(), timeout=WAIT)
+    qtbot.waitUntil(lambda: not fork.is_running())
 
 
 def test_one_that_is_ended_at_once_does_not_hold_up_the_next(qtbot: QtBot) -> None:
@@ -63,4 +63,4 @@ def test_one_that_is_ended_at_once_does_not_hold_up_the_next(qtbot: QtBot) -> No
     fork = fork_of(again := QProcess(), qtbot)
     again.kill()
     assert again.waitForFinished(WAIT)
-    qtbot.waitUntil(lambda: not fork.is_running(), timeout=WAIT)
+    qtbot.waitUntil(lambda: not fork.is_running())

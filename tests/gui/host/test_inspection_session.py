@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from PySide6.QtCore import QCoreApplication
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 from windows import FAKE_HOST
 
 from llmlab.core.errors import LabError
@@ -35,14 +34,14 @@ def session(qtbot: QtBot, tmp_path: Path) -> Iterator[InspectionSession]:
 
 
 def opened(qtbot: QtBot, session: InspectionSession, reference: str = "small") -> InspectionSession:
-    with qtbot.waitSignal(session.about_changed, timeout=WAIT):
+    with qtbot.waitSignal(session.about_changed):
         session.open(reference)
     return session
 
 
 def inspected(qtbot: QtBot, session: InspectionSession, text: str = "When Mary and John went") -> Archive:
     session.set_prompt(text, session.beginning, at_once=True)
-    qtbot.waitUntil(lambda: holds(session, text), timeout=WAIT)
+    qtbot.waitUntil(lambda: holds(session, text))
     assert session.look.archive is not None
     return session.look.archive
 
@@ -55,7 +54,7 @@ def holds(session: InspectionSession, text: str) -> bool:
 def asked(qtbot: QtBot, session: InspectionSession, question: str, **values: Any) -> Archive:
     found: list[Archive] = []
     session.ask(question, values, found.append)
-    qtbot.waitUntil(lambda: bool(found), timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(found))
     return found[0]
 
 
@@ -80,19 +79,19 @@ def test_what_is_known_of_a_model_is_stale_as_soon_as_another_is_chosen_also_whe
         session.open(reference)
         for archive in (found, answer, None):  # None: the tokens
             assert session.choice.stale(archive) == "of small"
-        qtbot.waitUntil(lambda: session.choice.refused, timeout=WAIT)
+        qtbot.waitUntil(lambda: session.choice.refused)
         assert session.choice.stale(found) == "of small"
         session.choice.stay()
         assert session.choice.stale(found) == session.choice.stale() == ""
     session.open("error")
-    qtbot.waitUntil(lambda: session.choice.refused, timeout=WAIT)
+    qtbot.waitUntil(lambda: session.choice.refused)
     again = inspected(qtbot, session, "When Mary")  # whoever types turns to the model that is open
     assert session.choice.stale(again) == session.choice.stale() == ""
     assert session.choice.stale(found) == "of another prompt"
     assert session.choice.stale(found, prompt=False) == ""
     opened(qtbot, session, "small@live")
     assert session.choice.stale(again) == "of small"
-    qtbot.waitUntil(lambda: session.working is None and session.look.archive not in (None, again), timeout=WAIT)
+    qtbot.waitUntil(lambda: session.working is None and session.look.archive not in (None, again))
 
 
 def test_typing_asks_once_when_it_pauses(qtbot: QtBot, session: InspectionSession) -> None:
@@ -101,14 +100,14 @@ def test_typing_asks_once_when_it_pauses(qtbot: QtBot, session: InspectionSessio
     session.look.changed.connect(lambda: answers.append(session.look.archive))
     for end in range(1, 12):
         session.set_prompt("When Mary w"[:end], False)
-    qtbot.waitUntil(lambda: holds(session, "When Mary w"), timeout=WAIT)
+    qtbot.waitUntil(lambda: holds(session, "When Mary w"))
     assert len(answers) == 1
 
 
 def test_a_prompt_replaces_the_inspection_that_runs(qtbot: QtBot, session: InspectionSession) -> None:
     opened(qtbot, session)
     session.set_prompt("slow one", False, at_once=True)
-    qtbot.waitUntil(lambda: session.working is not None and session.working.share == 0.25, timeout=WAIT)
+    qtbot.waitUntil(lambda: session.working is not None and session.working.share == 0.25)
     assert session.working is not None
     assert session.working.eta == 30.0
     inspected(qtbot, session, "a quick one")
@@ -118,7 +117,7 @@ def test_a_prompt_replaces_the_inspection_that_runs(qtbot: QtBot, session: Inspe
 def test_cancelling_says_so_and_offers_to_look_again(qtbot: QtBot, session: InspectionSession) -> None:
     opened(qtbot, session)
     session.set_prompt("slow one", False, at_once=True)
-    qtbot.waitUntil(lambda: session.working is not None and session.working.share is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: session.working is not None and session.working.share is not None)
     session.cancel()
     assert session.working is None
     assert session.look.trouble is not None
@@ -129,7 +128,7 @@ def test_cancelling_says_so_and_offers_to_look_again(qtbot: QtBot, session: Insp
 def test_a_crash_is_told_and_the_next_prompt_is_answered(qtbot: QtBot, session: InspectionSession) -> None:
     opened(qtbot, session)
     session.set_prompt("crash now", False, at_once=True)
-    qtbot.waitUntil(lambda: session.look.trouble is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: session.look.trouble is not None)
     assert session.look.trouble is not None
     assert "MemoryError" in session.look.trouble.why
     assert session.about is not None  # the model is still the active one: the new process opens it again
@@ -144,7 +143,7 @@ def test_a_model_that_cannot_be_opened_leaves_the_one_before(qtbot: QtBot, sessi
     for bad in ("error/none", "crash/none"):
         errors.clear()
         session.open(bad)
-        qtbot.waitUntil(lambda: bool(errors), timeout=WAIT)
+        qtbot.waitUntil(lambda: bool(errors))
         assert session.about.reference == "small"  # type: ignore[union-attr]
         assert not session.opening
     inspected(qtbot, session)
@@ -152,7 +151,7 @@ def test_a_model_that_cannot_be_opened_leaves_the_one_before(qtbot: QtBot, sessi
 
 def test_opening_can_be_cancelled(qtbot: QtBot, session: InspectionSession) -> None:
     session.open("slow/model")
-    qtbot.waitUntil(lambda: session.working is not None and session.working.share == 0.25, timeout=WAIT)
+    qtbot.waitUntil(lambda: session.working is not None and session.working.share == 0.25)
     assert session.opening
     session.cancel()
     assert not session.opening
@@ -165,11 +164,11 @@ def test_opening_can_be_cancelled(qtbot: QtBot, session: InspectionSession) -> N
 def test_the_beginning_is_read_only_by_models_that_have_one(qtbot: QtBot, session: InspectionSession) -> None:
     opened(qtbot, session)
     session.set_prompt("a b", True, at_once=True)
-    qtbot.waitUntil(lambda: holds(session, "a b"), timeout=WAIT)
+    qtbot.waitUntil(lambda: holds(session, "a b"))
     assert [token.text for token in session.tokens] == ["<s>", "a", " b"]
     assert session.look.archive.metadata.tokens == ["<s>", "a", " b"]  # type: ignore[union-attr]
     opened(qtbot, session, "plain")
-    qtbot.waitUntil(lambda: session.look.archive is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: session.look.archive is not None)
     assert not session.beginning
     assert [token.text for token in session.tokens] == ["a", " b"]
 
@@ -178,7 +177,7 @@ def test_another_model_reads_the_same_prompt(qtbot: QtBot, session: InspectionSe
     opened(qtbot, session)
     first = inspected(qtbot, session, "a b")
     opened(qtbot, session, "other")
-    qtbot.waitUntil(lambda: session.look.archive is not None and session.look.archive is not first, timeout=WAIT)
+    qtbot.waitUntil(lambda: session.look.archive is not None and session.look.archive is not first)
     assert session.look.archive.metadata.model == "other"  # type: ignore[union-attr]
 
 
@@ -186,7 +185,7 @@ def test_a_panel_that_opens_later_gets_what_it_needs(qtbot: QtBot, session: Insp
     opened(qtbot, session)
     assert "lens/rank" not in inspected(qtbot, session)
     session.look.need("lens", ("lens",))
-    qtbot.waitUntil(lambda: session.look.archive is not None and "lens/rank" in session.look.archive, timeout=WAIT)
+    qtbot.waitUntil(lambda: session.look.archive is not None and "lens/rank" in session.look.archive)
     assert "heads/mosaic" in session.look.archive  # type: ignore[operator]
     session.look.need("lens", ())
     assert "lens/rank" not in inspected(qtbot, session, "another")
@@ -208,7 +207,7 @@ def test_of_questions_with_one_key_the_last_is_answered(qtbot: QtBot, session: I
     answers: list[dict[str, Any]] = []
     for head in range(4):
         session.ask("pattern", {"layer": 0, "head": head}, lambda a: answers.append(a.metadata.question), key="pattern")
-    qtbot.waitUntil(lambda: session.working is None and bool(answers), timeout=WAIT)
+    qtbot.waitUntil(lambda: session.working is None and bool(answers))
     assert answers[-1]["head"] == 3
     assert len(answers) < 4
 
@@ -224,7 +223,7 @@ def test_without_a_model_or_a_prompt_the_reason_is_told(qtbot: QtBot, session: I
 def test_a_prompt_beyond_the_context_is_not_asked(qtbot: QtBot, session: InspectionSession) -> None:
     opened(qtbot, session)
     session.set_prompt("word " * 70, False, at_once=True)
-    qtbot.waitUntil(lambda: session.look.trouble is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: session.look.trouble is not None)
     assert "longer than small can read" in session.look.trouble.what  # type: ignore[union-attr]
 
 
@@ -236,12 +235,12 @@ def test_a_live_model_is_looked_at_again_when_it_has_learned(qtbot: QtBot, tmp_p
     opened(qtbot, session, "bar@live")
     first = inspected(qtbot, session)
     for _ in range(2):
-        qtbot.waitSignal(session.look.following.due, timeout=WAIT).wait()
+        qtbot.waitSignal(session.look.following.due).wait()
     assert session.look.archive is first  # nothing was learned
     worked: list[object] = []
     session.working_changed.connect(lambda: worked.append(session.working))
     step["bar"] = 120
-    qtbot.waitUntil(lambda: session.look.archive is not None and session.look.archive is not first, timeout=WAIT)
+    qtbot.waitUntil(lambda: session.look.archive is not None and session.look.archive is not first)
     assert not worked  # what comes every few seconds is not spoken of
     session.look.following.set(False)
     assert not session.look.following._timer.isActive()
@@ -257,11 +256,11 @@ def test_what_was_seen_last_of_a_live_model_stays_when_it_answers_no_more(qtbot:
     errors: list[LabError] = []
     session.look.live_failed.connect(errors.append)
     session.host._process.kill()  # type: ignore[union-attr]
-    qtbot.waitUntil(lambda: session.host._process is None, timeout=WAIT)
+    qtbot.waitUntil(lambda: session.host._process is None)
     session.host._command = ["/nonexistent/python"]
     session.look.following.set(True, 0.2)
     step["bar"] = 120
-    qtbot.waitUntil(lambda: bool(errors), timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(errors))
     assert not session.look.following._timer.isActive()
     assert len(errors) == 1
     assert session.look.archive is last
@@ -348,7 +347,7 @@ def test_what_is_slow_comes_after_the_rest_and_is_joined_to_it(
     parts: list[set[str]] = []
     session.look.changed.connect(lambda: parts.append({name.partition("/")[0] for name in session.look.archive}))  # type: ignore[union-attr]
     inspected(qtbot, session)
-    qtbot.waitUntil(lambda: len(parts) == 2, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(parts) == 2)
     assert parts == [{"heads"}, {"heads", "lens"}]
     found = session.look.archive
     assert found is not None
@@ -367,7 +366,7 @@ def test_a_question_that_someone_waits_for_goes_before_what_is_slow(
     order: list[str] = []
     session.look.changed.connect(lambda: order.append("lens"))
     session.ask("pattern", {"layer": 0, "head": 0}, lambda _: order.append("pattern"))
-    qtbot.waitUntil(lambda: len(order) == 2, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(order) == 2)
     assert order == ["pattern", "lens"]
 
 
@@ -378,9 +377,9 @@ def test_a_panel_that_comes_into_sight_does_not_wait_for_what_is_slow(
     session.look.need("lens", ("lens",))
     opened(qtbot, session)
     session.set_prompt("the king", False, at_once=True)
-    qtbot.waitUntil(lambda: endless_lens == [["lens"]], timeout=WAIT)
+    qtbot.waitUntil(lambda: endless_lens == [["lens"]])
     session.look.need("panel", ("heads",))
-    qtbot.waitUntil(lambda: endless_lens == [["lens"], ["heads"], ["lens"]], timeout=WAIT)
+    qtbot.waitUntil(lambda: endless_lens == [["lens"], ["heads"], ["lens"]])
     assert session.look.archive is not None
     assert "heads/mosaic" in session.look.archive
 
@@ -392,17 +391,17 @@ def test_what_someone_asks_for_does_not_wait_for_what_is_slow(
     opened(qtbot, session)
     inspected(qtbot, session)
     session.look.need("lens", ("lens",))
-    qtbot.waitUntil(lambda: endless_lens == [["heads"], ["lens"]], timeout=WAIT)
+    qtbot.waitUntil(lambda: endless_lens == [["heads"], ["lens"]])
     answers: list[Archive] = []
     if asked == "open":
-        with qtbot.waitSignal(session.about_changed, timeout=WAIT):
+        with qtbot.waitSignal(session.about_changed):
             session.open("another")
     elif asked == "compare":
         session.compare("small", "small", {}, answers.append)
     else:
         session.evolve("small", {}, answers.append)
-    qtbot.waitUntil(lambda: asked == "open" or len(answers) == 1, timeout=WAIT)
-    qtbot.waitUntil(lambda: endless_lens[-1] == ["lens"] and len(endless_lens) > 2, timeout=WAIT)
+    qtbot.waitUntil(lambda: asked == "open" or len(answers) == 1)
+    qtbot.waitUntil(lambda: endless_lens[-1] == ["lens"] and len(endless_lens) > 2)
 
 
 def test_what_is_shut_down_in_the_midst_of_a_question_starts_no_other_process(
@@ -411,7 +410,7 @@ def test_what_is_shut_down_in_the_midst_of_a_question_starts_no_other_process(
     session.look.need("lens", ("lens",))
     opened(qtbot, session)
     inspected(qtbot, session)
-    qtbot.waitUntil(lambda: session.working is not None and endless_lens[-1] == ["lens"], timeout=WAIT)
+    qtbot.waitUntil(lambda: session.working is not None and endless_lens[-1] == ["lens"])
     session.shutdown()
     QCoreApplication.processEvents()
     assert session.host._process is None
@@ -442,7 +441,7 @@ def test_a_part_that_was_on_its_way_when_nobody_wanted_it_any_more_is_thrown_awa
     inspected(qtbot, session)
     before = session.look.archive
     session.look.need("lens", ("lens",))
-    qtbot.waitUntil(lambda: endless_lens == [["heads"], ["lens"]], timeout=WAIT)
+    qtbot.waitUntil(lambda: endless_lens == [["heads"], ["lens"]])
     (request,) = session._requests._pending
     path = session._requests._pending[request].path
     assert path is not None

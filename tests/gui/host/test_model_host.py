@@ -9,7 +9,6 @@ from collections.abc import Iterator
 import psutil
 import pytest
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 from windows import FAKE_HOST
 
 from llmlab.core.errors import LabError
@@ -49,7 +48,7 @@ def host(qtbot: QtBot) -> Iterator[ModelHost]:
 
 
 def finished(qtbot: QtBot, *requests: Heard) -> None:
-    qtbot.waitUntil(lambda: all(request.ends for request in requests), timeout=WAIT)
+    qtbot.waitUntil(lambda: all(request.ends for request in requests))
 
 
 def test_tokens_come_with_probabilities_and_alternatives_and_then_done(qtbot: QtBot, host: ModelHost) -> None:
@@ -86,7 +85,7 @@ def test_a_long_prompt_arrives_whole(qtbot: QtBot, host: ModelHost) -> None:
 
 def test_a_cancelled_generation_ends_and_the_next_one_runs(qtbot: QtBot, host: ModelHost) -> None:
     request = Heard(host.generate(MODEL, "endless", Generation()))
-    qtbot.waitUntil(lambda: len(request.tokens) > 3, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(request.tokens) > 3)
     request.request.cancel()
     finished(qtbot, request)
     assert request.end == "cancelled"
@@ -179,7 +178,7 @@ def test_threads_of_the_host_spin_no_longer_than_those_of_a_run(
 def test_shutdown_leaves_no_process(qtbot: QtBot, host: ModelHost) -> None:
     before = set(psutil.Process().children())
     request = Heard(host.generate(MODEL, "endless", Generation()))
-    qtbot.waitUntil(lambda: bool(request.tokens), timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(request.tokens))
     children = set(psutil.Process().children()) - before
     assert len(children) == 1
     host.shutdown()
@@ -189,9 +188,9 @@ def test_shutdown_leaves_no_process(qtbot: QtBot, host: ModelHost) -> None:
 
 def test_what_was_dropped_tells_nothing_more_and_the_next_request_is_answered(qtbot: QtBot, host: ModelHost) -> None:
     dropped = Heard(host.generate(MODEL, "endless", Generation()))
-    qtbot.waitUntil(lambda: bool(dropped.tokens), timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(dropped.tokens))
     before = len(dropped.tokens)
-    with qtbot.waitSignal(dropped.request.ended, timeout=WAIT):
+    with qtbot.waitSignal(dropped.request.ended):
         dropped.request.drop()
     following = Heard(host.ask_next(MODEL, "The"))
     finished(qtbot, following)

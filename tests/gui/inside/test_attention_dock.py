@@ -15,7 +15,6 @@ from PySide6.QtCore import QCoreApplication, QEvent, QPoint, Qt, Signal
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QAbstractScrollArea, QApplication
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 from windows import FAKE_HOST, dock_in_sight, wait_until_freed
 
 from llmlab.inspection.archive import read_archive, write_archive
@@ -74,7 +73,7 @@ def dock(qtbot: QtBot, lab: LookingLab) -> Iterator[AttentionDock]:
 def looked(qtbot: QtBot, lab: LookingLab, text: str = PROMPT, model: str = "small") -> None:
     lab.inspection.set_prompt(text, False)
     lab.inspection.open(model)
-    qtbot.waitUntil(lambda: lab.inspection.look.archive is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.inspection.look.archive is not None)
 
 
 # Prompt ----------------------------------------------------------------------------------------------------------
@@ -84,13 +83,13 @@ def test_a_model_without_a_prompt_gets_an_example_that_suits_it(
     qtbot: QtBot, lab: LookingLab, prompt: PromptDock
 ) -> None:
     lab.inspection.open("small")
-    qtbot.waitUntil(lambda: bool(prompt.chips.tokens), timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(prompt.chips.tokens))
     assert prompt.text.toPlainText() == GENERAL[0].text
     assert prompt.look.text() == GENERAL[0].look
     lab.inspection.close()
     prompt.text.clear()
     lab.inspection.open("bar@live")
-    qtbot.waitUntil(lambda: prompt.text.toPlainText() == SCRATCH[0].text, timeout=WAIT)
+    qtbot.waitUntil(lambda: prompt.text.toPlainText() == SCRATCH[0].text)
 
 
 def test_examples_are_those_that_the_model_can_read_whole() -> None:
@@ -110,13 +109,11 @@ def test_a_prompt_that_is_too_long_is_shortened_at_a_press(
     text = " ".join(f"word{number}" for number in range(70))
     for press in (prompt.shorten, dock._empty._button):
         prompt.text.setPlainText(text)
-        qtbot.waitUntil(
-            lambda: prompt.shorten.isVisible() and "longer than small can read" in prompt.count.text(), timeout=WAIT
-        )
+        qtbot.waitUntil(lambda: prompt.shorten.isVisible() and "longer than small can read" in prompt.count.text())
         assert press.text() == "Shorten to 64 tokens"
         qtbot.mouseClick(press, Qt.MouseButton.LeftButton)
         assert prompt.text.toPlainText() == text[: text.index(" word64")]
-        qtbot.waitUntil(lambda: len(prompt.chips.tokens) == 64 and dock.heatmap.isVisible(), timeout=WAIT)
+        qtbot.waitUntil(lambda: len(prompt.chips.tokens) == 64 and dock.heatmap.isVisible())
         assert not prompt.shorten.isVisible()
     assert first_tokens("le café noir", ["le", " caf", r"\xc3", r"\xa9"]) == "le café"
     assert first_tokens("le café noir", ["le", " caf", r"\xc3"]) == "le caf"  # not half a letter
@@ -127,10 +124,10 @@ def test_on_a_laptop_the_prompt_scrolls_in_no_area_that_scrolls_itself(
     qtbot: QtBot, lab: LookingLab, prompt: PromptDock
 ) -> None:
     lab.inspection.open("small")
-    qtbot.waitUntil(lambda: bool(prompt.look.text()), timeout=WAIT)  # of an example, which is taken by itself
+    qtbot.waitUntil(lambda: bool(prompt.look.text()))  # of an example, which is taken by itself
     lab.inspection.set_prompt(("one after the other " * 15).strip(), False, at_once=True)
     prompt.look.setVisible(True)  # with what an example shows
-    qtbot.waitUntil(lambda: len(prompt.chips.tokens) == 60, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(prompt.chips.tokens) == 60)
     for size in ((790, 163), (740, 142), (400, 220)):  # Look inside at 1366 x 720 and at 1280 x 640, and a narrow dock
         prompt.resize(*size)
         QApplication.processEvents()
@@ -147,9 +144,9 @@ def test_on_a_laptop_the_prompt_scrolls_in_no_area_that_scrolls_itself(
 
 def test_what_is_typed_is_cut_and_counted(qtbot: QtBot, lab: LookingLab, prompt: PromptDock) -> None:
     lab.inspection.open("small")
-    qtbot.waitUntil(lambda: lab.inspection.about is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.inspection.about is not None)
     prompt.text.setPlainText("The king is dead")
-    qtbot.waitUntil(lambda: len(prompt.chips.tokens) == 4, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(prompt.chips.tokens) == 4)
     assert prompt.count.text().startswith("4 tokens of at most 64 · all attention patterns: 768 bytes")
     assert "id" in prompt.chips.words(1)
     assert "“·king”" in prompt.chips.words(1)
@@ -181,23 +178,23 @@ def test_a_prompt_that_cannot_be_read_says_why_beside_the_tokens(
     qtbot: QtBot, lab: LookingLab, prompt: PromptDock
 ) -> None:
     lab.inspection.open("small")
-    qtbot.waitUntil(lambda: bool(prompt.chips.tokens), timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(prompt.chips.tokens))
     prompt.text.setPlainText("word " * 70)
-    qtbot.waitUntil(lambda: "longer than small can read" in prompt.count.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "longer than small can read" in prompt.count.text())
     prompt.text.setPlainText("short")
-    qtbot.waitUntil(lambda: prompt.count.text().startswith("1 token of at most 64"), timeout=WAIT)
+    qtbot.waitUntil(lambda: prompt.count.text().startswith("1 token of at most 64"))
 
 
 def test_the_beginning_is_offered_where_there_is_one(qtbot: QtBot, lab: LookingLab, prompt: PromptDock) -> None:
     lab.inspection.set_prompt("a b", False)
     lab.inspection.open("small")
-    qtbot.waitUntil(lambda: len(prompt.chips.tokens) == 2, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(prompt.chips.tokens) == 2)
     assert prompt.beginning.isEnabled()
     prompt.beginning.setChecked(True)
-    qtbot.waitUntil(lambda: len(prompt.chips.tokens) == 3, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(prompt.chips.tokens) == 3)
     assert prompt.chips.tokens[0].text == "<s>"
     lab.inspection.open("plain")
-    qtbot.waitUntil(lambda: len(prompt.chips.tokens) == 2 and not prompt.beginning.isEnabled(), timeout=WAIT)
+    qtbot.waitUntil(lambda: len(prompt.chips.tokens) == 2 and not prompt.beginning.isEnabled())
     assert not prompt.beginning.isChecked()
 
 
@@ -207,7 +204,7 @@ def test_history_has_what_was_looked_at_and_not_its_halves(
     looked(qtbot, lab, "The king")
     for text in ("The king is", "Another one"):
         lab.inspection.set_prompt(text, False, at_once=True)
-        qtbot.waitUntil(lambda text=text: lab.inspection.recent.prompts[:1] == [text], timeout=WAIT)
+        qtbot.waitUntil(lambda text=text: lab.inspection.recent.prompts[:1] == [text])
     assert lab.inspection.recent.prompts == ["Another one", "The king is"]
     prompt.history_button.menu().aboutToShow.emit()
     prompt.history_button.menu().actions()[1].trigger()
@@ -216,7 +213,7 @@ def test_history_has_what_was_looked_at_and_not_its_halves(
 
 def test_every_example_can_be_taken(qtbot: QtBot, lab: LookingLab, prompt: PromptDock) -> None:
     lab.inspection.open("small")
-    qtbot.waitUntil(lambda: lab.inspection.about is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.inspection.about is not None)
     prompt.examples_button.menu().aboutToShow.emit()
     found = examples_for(lab.inspection.about)
     for action, example in zip(prompt.examples_button.menu().actions(), found, strict=True):
@@ -230,7 +227,7 @@ def test_every_example_can_be_taken(qtbot: QtBot, lab: LookingLab, prompt: Promp
 
 
 def test_without_a_model_the_panel_says_how_to_get_one(qtbot: QtBot, lab: LookingLab, dock: AttentionDock) -> None:
-    with qtbot.waitSignal(lab.inspection.choose_requested, timeout=WAIT):
+    with qtbot.waitSignal(lab.inspection.choose_requested):
         dock._empty._button.click()
 
 
@@ -257,7 +254,7 @@ def test_tokens_are_linked_between_prompt_heatmap_and_arcs(
     qtbot: QtBot, lab: LookingLab, prompt: PromptDock, dock: AttentionDock
 ) -> None:
     looked(qtbot, lab)
-    qtbot.waitUntil(lambda: len(prompt.chips.tokens) == 5, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(prompt.chips.tokens) == 5)
     qtbot.mouseClick(
         prompt.chips.viewport(), Qt.MouseButton.LeftButton, pos=prompt.chips.place_of(1).center().toPoint()
     )
@@ -292,7 +289,7 @@ def test_pointing_reads_the_exact_weight(qtbot: QtBot, lab: LookingLab, dock: At
 def test_stages_show_every_number_of_a_cell(qtbot: QtBot, lab: LookingLab, dock: AttentionDock) -> None:
     looked(qtbot, lab)
     dock.show_view(STAGES)
-    qtbot.waitUntil(lambda: dock.stages.archive is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.stages.archive is not None)
     archive = dock.stages.archive
     assert archive is not None
     dock.stages.maps["scores"].clicked.emit(3, 1)
@@ -308,7 +305,7 @@ def test_rollout_is_asked_for_only_when_it_is_looked_at(qtbot: QtBot, lab: Looki
     looked(qtbot, lab)
     assert "attention/rollout" not in lab.inspection.look.archive  # type: ignore[operator]
     dock.show_view(ROLLOUT)
-    qtbot.waitUntil(lambda: dock.rollout.heat is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.rollout.heat is not None)
     archive = lab.inspection.look.archive
     assert archive is not None
     lab.inspection.select(layer=1)
@@ -323,10 +320,10 @@ def test_a_head_of_a_long_prompt_is_asked_for_by_itself(
     monkeypatch.setattr("llmlab_gui.host.inspection_plan.PATTERNS_LIMIT", 100)
     looked(qtbot, lab)
     assert "attention/0" not in lab.inspection.look.archive  # type: ignore[operator]
-    qtbot.waitUntil(lambda: dock.pattern is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.pattern is not None)
     first = dock.pattern
     lab.inspection.select(layer=2, head=3)
-    qtbot.waitUntil(lambda: dock.pattern is not first, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.pattern is not first)
     assert dock.tensors()[1] == ("pattern",)  # type: ignore[index]
     assert dock.tensors()[0].metadata.question["head"] == 3  # type: ignore[index]
 
@@ -384,7 +381,7 @@ def test_five_heads_and_their_scores_are_in_sight_on_a_laptop(
     dock.resize(790, 440)  # what Look inside leaves it at 1366 x 768
     looked(qtbot, lab)
     table, mosaic, pattern = dock.heads.table, dock.heads.mosaic, dock.heatmap
-    qtbot.waitUntil(lambda: table.isVisible() and table.model().rowCount() > 4, timeout=WAIT)
+    qtbot.waitUntil(lambda: table.isVisible() and table.model().rowCount() > 4)
     found = lab.inspection.look.archive
     assert found is not None
     deep = {f"heads/{score.key}": np.full((30, 9), 0.25) for score in SCORES}
@@ -422,21 +419,21 @@ def test_the_table_of_heads_stays_open_beside_a_mosaic_that_is_wider_than_its_pa
 def test_a_model_that_refuses_its_patterns_says_why(qtbot: QtBot, lab: LookingLab, dock: AttentionDock) -> None:
     lab.inspection.set_prompt(PROMPT, False)
     lab.inspection.open("blind")
-    qtbot.waitUntil(lambda: "Its patterns cannot be trusted." in dock._empty._hint.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "Its patterns cannot be trusted." in dock._empty._hint.text())
     assert not dock.export_button.isEnabled()
 
 
 def test_cancelled_work_can_be_taken_up_again_in_the_panel(qtbot: QtBot, lab: LookingLab, dock: AttentionDock) -> None:
     lab.inspection.set_prompt("slow one", False)
     lab.inspection.open("small")
-    qtbot.waitUntil(lambda: dock.strip.isVisible() and dock.strip.what.text() == "Reading layers", timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.strip.isVisible() and dock.strip.what.text() == "Reading layers")
     assert dock.strip.left.text() == "30 s left"
     assert dock.strip.cancel_button.isHidden()  # all panels read it: it is cancelled in the toolbar
     lab.inspection.cancel()
     assert not dock.strip.isVisible()
     assert "cancelled" in dock._empty._title.text()
     lab.inspection.set_prompt(PROMPT, False, at_once=True)
-    qtbot.waitUntil(lambda: dock.pattern is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.pattern is not None)
 
 
 # Export ----------------------------------------------------------------------------------------------------------
@@ -448,11 +445,11 @@ def test_every_view_is_saved_as_picture_drawing_numbers_and_tensors(
 ) -> None:
     looked(qtbot, lab)
     dock.show_view(view)
-    qtbot.waitUntil(lambda: dock.table() is not None and (view != ROLLOUT or dock.tensors() is not None), timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.table() is not None and (view != ROLLOUT or dock.tensors() is not None))
     for suffix in ("png", "svg", "csv", "safetensors"):
         path = tmp_path / f"attention.{suffix}"
         dock.export(path)
-        qtbot.waitUntil(lambda path=path: f"Saved {path}." in lab.words, timeout=WAIT)
+        qtbot.waitUntil(lambda path=path: f"Saved {path}." in lab.words)
         assert path.stat().st_size > 100
     assert (tmp_path / "attention.svg").read_text().count("<") > 20
     lines = (tmp_path / "attention.csv").read_text().splitlines()
@@ -467,7 +464,7 @@ def test_every_view_is_saved_as_picture_drawing_numbers_and_tensors(
 def test_numbers_and_picture_are_copied(qtbot: QtBot, lab: LookingLab, dock: AttentionDock) -> None:
     looked(qtbot, lab)
     dock.copy_table()
-    qtbot.waitUntil(lambda: lab.words[-1:] == ["The numbers were copied."], timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.words[-1:] == ["The numbers were copied."])
     text = QGuiApplication.clipboard().text()
     assert text.startswith("query,query text,key,key text,value\n0,When,0,When,1.0\n")
     dock.copy_picture()
@@ -480,7 +477,7 @@ def test_numbers_and_picture_are_copied(qtbot: QtBot, lab: LookingLab, dock: Att
     shown.metadata.tokens[:2] = [r"\xe4\xbd", r"\xa0"]  # the bytes of one character
     assert "of “你 and John went”" in dock.picture_title
     looked(qtbot, lab, model="bar@live")
-    qtbot.waitUntil(lambda: "bar@live, step 100, layer 0" in dock.picture_title, timeout=WAIT)
+    qtbot.waitUntil(lambda: "bar@live, step 100, layer 0" in dock.picture_title)
     line = image.copy(0, image.height() - 30, image.width(), 24)
     colors = {line.pixelColor(x, y).name() for x in range(line.width()) for y in range(0, line.height(), 4)}
     assert len(colors) == 1  # no word of what one can point at
@@ -506,13 +503,13 @@ def test_a_million_numbers_are_written_in_a_thread_and_the_export_cancelled(
 
     monkeypatch.setattr(dock, "table", lambda: (["n"], LazyRows(10**9, row)))  # of which no one sees the end
     dock.export(tmp_path / "numbers.csv")
-    qtbot.waitUntil(dock._exports_strip.isVisible, timeout=WAIT)
+    qtbot.waitUntil(dock._exports_strip.isVisible)
     dock._exports_strip.cancel_button.click()
-    qtbot.waitUntil(dock._exports_strip.isHidden, timeout=WAIT)
+    qtbot.waitUntil(dock._exports_strip.isHidden)
     dock.copy_table()
-    qtbot.waitUntil(lambda: dock.exports.working is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.exports.working is not None)
     dock.exports.cancel()
-    qtbot.waitUntil(lambda: dock.exports.working is None, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.exports.working is None)
     assert threading.main_thread() not in threads
     assert (list(tmp_path.glob("numbers*")), lab.errors) == ([], [])
 
@@ -520,7 +517,7 @@ def test_a_million_numbers_are_written_in_a_thread_and_the_export_cancelled(
 def test_a_full_disk_is_told(qtbot: QtBot, lab: LookingLab, dock: AttentionDock, tmp_path: Path) -> None:
     looked(qtbot, lab)
     dock.export(tmp_path / "missing" / "attention.png")
-    qtbot.waitUntil(lambda: bool(lab.errors), timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(lab.errors))
     assert "could not be written" in lab.errors[0].what
 
 
@@ -532,7 +529,7 @@ def test_a_dock_that_was_used_and_closed_leaves_nothing(
     dock.resize(700, 500)
     dock.show()
     looked(qtbot, lab) if make is AttentionDock else lab.inspection.open("small")
-    qtbot.waitUntil(lambda: bool(lab.inspection.tokens), timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(lab.inspection.tokens))
     for theme in ("dark", "light"):
         apply_theme(QApplication.instance(), theme)  # type: ignore[arg-type]
         assert not dock.grab().isNull()

@@ -16,7 +16,6 @@ from fakes import FakeRun
 from inspection_lab import PROMPT, InspectionLab, line_of, value_of
 from PySide6.QtCore import Qt
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 
 from llmlab.core.config import with_values
 from llmlab.core.errors import LabError
@@ -49,7 +48,7 @@ def compared(lab: InspectionLab, qtbot: QtBot) -> CompareDock:
     dock.a.choose("bar@50")
     dock.b.choose("bar@150")
     dock.compare.click()
-    qtbot.waitUntil(lambda: dock.archive is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.archive is not None)
     return dock
 
 
@@ -86,7 +85,7 @@ def test_a_narrow_box_shows_the_name_of_a_model_and_not_the_beginning_of_its_pla
         assert box.shown(140).startswith("2026")
         assert box.shown(140).endswith("@1250")  # which checkpoint of the run
         before = box.grab().toImage()
-        with qtbot.waitActive(box, timeout=WAIT):
+        with qtbot.waitActive(box):
             box.activateWindow()
         line.setFocus()
         assert box.grab().toImage() != before  # who writes in it sees the text itself
@@ -148,17 +147,17 @@ def test_what_cannot_be_compared_is_said_and_another_prompt_forgets(
     lab: InspectionLab, qtbot: QtBot, compared: CompareDock
 ) -> None:
     lab.inspection.set_prompt("something else entirely", False, at_once=True)
-    qtbot.waitUntil(lambda: compared.archive is None, timeout=WAIT)
+    qtbot.waitUntil(lambda: compared.archive is None)
     assert not compared.export_button.isEnabled()
     lab.host.fail["compare"] = LabError("The models cut the prompt into different tokens.", "", "Align them.")
     compared.swap.click()
     assert (compared.a.reference, compared.b.reference) == ("bar@150", "bar@50")
     compared.compare.click()
-    qtbot.waitUntil(lambda: "different tokens" in compared.empty.text, timeout=WAIT)
+    qtbot.waitUntil(lambda: "different tokens" in compared.empty.text)
     compared.a.choose("bar@50")  # of these nobody has said so
     assert "different tokens" not in compared.empty.text
     compared.compare.click()
-    qtbot.waitUntil(lambda: "different tokens" in compared.empty.text, timeout=WAIT)
+    qtbot.waitUntil(lambda: "different tokens" in compared.empty.text)
     compared.compare.click()
     assert "different tokens" not in compared.empty.text  # while it is looked at again
 
@@ -169,11 +168,11 @@ def test_a_checkpoint_that_is_gone_gives_its_place_to_one_that_is_there(
     run = lab.add(FakeRun(tmp_path).start().advance(10).save_checkpoint().advance(10).save_checkpoint().stop()).run
     dock = CompareDock(lab)  # type: ignore[arg-type]
     lab.open(qtbot, dock, model="fake@20")
-    qtbot.waitUntil(lambda: dock.b.reference == "fake@10", timeout=WAIT)  # also where it was shown before its model
+    qtbot.waitUntil(lambda: dock.b.reference == "fake@10")  # also where it was shown before its model
     shutil.rmtree(run.checkpoints / checkpoint_name(10))
     dock.hide()
     dock.show()
-    qtbot.waitUntil(lambda: dock.b.reference not in ("", "fake@10"), timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.b.reference not in ("", "fake@10"))
     assert dock.a.reference == "fake@20"
     dock.b.setFocus()
     dock.b.setEditText("fake@10")
@@ -181,7 +180,7 @@ def test_a_checkpoint_that_is_gone_gives_its_place_to_one_that_is_there(
     assert not dock._offering  # what is typed may become fake@100
     dock.compare.setFocus()
     lab.runs_changed.emit()  # also where it is in sight
-    qtbot.waitUntil(lambda: dock.b.reference not in ("", "fake@10"), timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.b.reference not in ("", "fake@10"))
     dock.b.choose("")
     dock.b.offer([("fake@20", "A"), ("fake@10", "deleted since"), ("tiny", "another")])
     dock._propose()
@@ -195,11 +194,11 @@ def test_a_run_that_trains_is_compared_by_what_it_has_saved(lab: InspectionLab, 
     assert "fake@live" in dict(offers(tmp_path, [run.run], []))
     dock = CompareDock(lab)  # type: ignore[arg-type]
     lab.open(qtbot, dock, model="fake@20")
-    qtbot.waitUntil(lambda: dock.b.reference == "fake@10", timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.b.reference == "fake@10")
     lab.inspection.open("fake@10")
-    qtbot.waitUntil(lambda: (dock.a.reference, dock.b.reference) == ("fake@10", "fake@20"), timeout=WAIT)
+    qtbot.waitUntil(lambda: (dock.a.reference, dock.b.reference) == ("fake@10", "fake@20"))
     lab.inspection.open("fake@live")
-    qtbot.waitUntil(lambda: dock.a.reference == "fake@latest", timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.a.reference == "fake@latest")
     dock.shutdown()
 
 
@@ -209,7 +208,7 @@ def film(lab: InspectionLab, qtbot: QtBot, tmp_path: Path) -> EvolutionDock:
     lab.add(FakeRun(tmp_path, steps=200).start().advance(150))
     lab.open(qtbot, dock, model="fake@150")
     dock.watch.click()
-    qtbot.waitUntil(lambda: dock.ready(), timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.ready())
     return dock
 
 
@@ -244,7 +243,7 @@ def test_playing_goes_through_all_steps_and_stops(lab: InspectionLab, qtbot: QtB
     seen: list[int] = []
     strip.moved.connect(seen.append)
     qtbot.mouseClick(strip.play, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: not strip.play.isChecked(), timeout=WAIT)
+    qtbot.waitUntil(lambda: not strip.play.isChecked())
     assert seen == [0, 1, 2, 3]
     assert strip.play.text() == "Play"
 
@@ -270,13 +269,13 @@ def test_a_live_run_adds_frames_while_it_trains(lab: InspectionLab, qtbot: QtBot
     lab.open(qtbot, dock, model="fake@live")
     assert dock.live.isEnabled()
     dock.live.click()
-    qtbot.waitUntil(lambda: dock.film.steps == [20], timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.film.steps == [20])
     lab.pump(fake.advance(30))
-    qtbot.waitUntil(lambda: dock.film.steps == [20, 50], timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.film.steps == [20, 50])
     asked = [values for question, values in lab.host.asked if question == "inspect" and "lens" in values["what"]]
     assert asked[-1]["answer"] == "w7"  # the first frame's, so that frames compare
     lab.pump(fake.finish())
-    qtbot.waitUntil(lambda: not dock.live.isChecked(), timeout=WAIT)
+    qtbot.waitUntil(lambda: not dock.live.isChecked())
     assert "has ended" in dock.note.text()
     dock.shutdown()
 
@@ -296,7 +295,7 @@ def test_a_run_of_another_outputs_folder_is_asked_about_by_its_place(
     fake = lab.add(FakeRun(tmp_path / "elsewhere", steps=400).start().advance(20))
     lab.open(qtbot, dock)
     dock.start()
-    qtbot.waitUntil(lambda: dock.film.steps == STEPS, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.film.steps == STEPS)
     assert asked == [str(fake.run.path)]
     dock.shutdown()
 
@@ -314,13 +313,13 @@ def test_an_evolution_that_was_asked_of_one_run_is_never_shown_as_anothers(
     dock.run_box.setCurrentIndex(dock.run_box.findText("beta"))
     dock.run_box.activated.emit(dock.run_box.currentIndex())
     lab.host.release()
-    qtbot.waitUntil(lambda: lab.inspection.working is None, timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.inspection.working is None)
     assert not dock.film.frames
 
     # The run in the box is deleted.
     lab.host.hold = set()
     dock.start()
-    qtbot.waitUntil(lambda: bool(dock.film.frames), timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(dock.film.frames))
     del lab._fakes[dock.run_id]
     lab.runs_changed.emit()
     assert dock.run_box.currentText() == "alpha"
@@ -335,7 +334,7 @@ def test_what_is_being_done_is_said_in_words(lab: InspectionLab, qtbot: QtBot, o
     session, said = lab.inspection, set()
     session.working_changed.connect(lambda: said.add(session.working.what if session.working else ""))
     dock.start()
-    qtbot.waitUntil(lambda: dock.film.steps == STEPS, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.film.steps == STEPS)
     assert "Reading the prompt at each checkpoint" in said
     assert "Evolve" not in said
     dock.shutdown()
@@ -345,7 +344,7 @@ def test_a_run_with_few_checkpoints_is_offered_another_time_with_log_spaced_ones
     lab: InspectionLab, qtbot: QtBot, tmp_path: Path
 ) -> None:
     dock = EvolutionDock(lab)  # type: ignore[arg-type]
-    with qtbot.waitSignal(lab.setup_requested, timeout=WAIT) as asked:
+    with qtbot.waitSignal(lab.setup_requested) as asked:
         dock.set_up()
     assert asked.args[0]["checkpoints.per_decade"] == 10
     settings = PretrainSettings(model=ModelSettings(n_layer=3))
@@ -355,7 +354,7 @@ def test_a_run_with_few_checkpoints_is_offered_another_time_with_log_spaced_ones
         fake.advance(1).save_checkpoint()
     lab.runs_changed.emit()
     assert "lean has 2 checkpoints" in dock.empty.text
-    with qtbot.waitSignal(lab.setup_requested, timeout=WAIT) as asked:
+    with qtbot.waitSignal(lab.setup_requested) as asked:
         dock.empty._button.click()
     filled = with_values(PretrainSettings(), {key: value for key, value in asked.args[0].items() if "." in key})
     assert (filled.model.n_layer, len(filled.checkpoints.log_spaced(2000))) == (3, 31)
@@ -390,6 +389,6 @@ def test_a_run_that_is_renamed_stays_chosen_with_its_film(
 
 def test_another_prompt_is_another_film(lab: InspectionLab, qtbot: QtBot, film: EvolutionDock) -> None:
     lab.inspection.set_prompt("something else", False, at_once=True)
-    qtbot.waitUntil(lambda: not film.ready(), timeout=WAIT)
+    qtbot.waitUntil(lambda: not film.ready())
     assert not film.strip_of_steps.isVisible()
     assert "Highest" not in film._caption.text.accessibleName()  # of the film that is gone

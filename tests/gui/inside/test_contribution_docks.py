@@ -16,7 +16,6 @@ from inspection_lab import PROMPT, InspectionLab, center_of, line_of, value_of
 from PySide6.QtCore import QEvent, QObject, Qt, Signal
 from PySide6.QtWidgets import QWidget
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive, read_archive, write_archive
@@ -38,7 +37,7 @@ def lab(tmp_path: Path, qtbot: QtBot) -> Iterator[InspectionLab]:
 def opened_contributions(lab: InspectionLab, qtbot: QtBot) -> ContributionsDock:
     dock = ContributionsDock(lab)  # type: ignore[arg-type]
     lab.open(qtbot, dock)
-    qtbot.waitUntil(lambda: dock.attribution is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.attribution is not None)
     return dock
 
 
@@ -64,7 +63,7 @@ def test_the_answer_and_the_other_token_are_asked_for_at_the_selected_place(lab:
     lab.inspection.select(token=2)
     dock.answer.setText(" Paris")
     dock.against.setText(" Rome")
-    qtbot.waitUntil(lambda: "Rome" in dock.chart.bars.unit, timeout=WAIT)
+    qtbot.waitUntil(lambda: "Rome" in dock.chart.bars.unit)
     question, values = lab.host.asked[-1]
     assert question == "inspect"
     assert (values["position"], values["answer"], values["against"]) == (2, " Paris", " Rome")
@@ -114,7 +113,7 @@ def test_a_click_on_a_feed_forward_bar_asks_for_its_neurons(lab: InspectionLab, 
     dock = opened_contributions(lab, qtbot)
     place = [group.label for group in dock.chart.bars.groups].index("3")
     dock.chart.clicked.emit(place, 1)
-    qtbot.waitUntil(lambda: len(dock.detail.bars.groups) == 20, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(dock.detail.bars.groups) == 20)
     assert value_of(dock.detail.bars, "#300", 0) == 3.0
     assert "activation" in dock.detail.tip(0, 0)
 
@@ -123,7 +122,7 @@ def test_why_there_is_no_attribution_is_said_and_the_rest_still_works(tmp_path: 
     lab = InspectionLab(tmp_path, FakeModelHost({"attribution": "Its last norm is not known."}))
     dock = ContributionsDock(lab)  # type: ignore[arg-type]
     lab.open(qtbot, dock)
-    qtbot.waitUntil(lambda: "last norm" in dock._problem.text and dock._problem.isVisible(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "last norm" in dock._problem.text and dock._problem.isVisible())
     assert not dock.chart.bars.groups
     choose(dock, "share")
     assert dock.chart.bars.groups
@@ -140,33 +139,33 @@ def test_a_refusal_that_comes_after_another_view_was_chosen_hides_nothing_of_it(
     lab.host.fail["inspect"] = LabError("'xyz' is no token.")
     asked = len(lab.host.asked)
     dock.answer.setText("xyz")
-    qtbot.waitUntil(lambda: len(lab.host.asked) > asked, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(lab.host.asked) > asked)
     choose(dock, "share")
     lab.host.release()
-    qtbot.waitUntil(lambda: lab.inspection.working is None, timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.inspection.working is None)
     assert dock._pages.currentIndex() == 0
     assert dock.chart.bars.groups
     choose(dock, "logit")  # asks again
-    qtbot.waitUntil(lambda: len(lab.host.asked) > asked + 1, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(lab.host.asked) > asked + 1)
 
 
 def test_a_token_that_is_none_is_refused_in_the_panel(lab: InspectionLab, qtbot: QtBot) -> None:
     dock = opened_contributions(lab, qtbot)
     lab.host.fail["inspect"] = LabError("answer 'Par is' is not one token.", "It is cut into two.", "Try another.")
     dock.against.setText("Par is")
-    qtbot.waitUntil(lambda: "not one token" in dock._problem.text, timeout=WAIT)
+    qtbot.waitUntil(lambda: "not one token" in dock._problem.text)
     assert dock._problem.size() == dock._pages.size()  # no half of the panel is blank
     lab.host.fail.clear()
     qtbot.mouseClick(dock._problem._button, Qt.MouseButton.LeftButton)
     assert dock.against.text() == ""
-    qtbot.waitUntil(lambda: bool(dock.chart.bars.groups), timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(dock.chart.bars.groups))
     assert dock.chart.isVisible()
     assert not lab.errors
 
 
 def export(lab: InspectionLab, qtbot: QtBot, dock: InspectionDock, path: Path) -> Path:
     dock.export(path)
-    qtbot.waitUntil(lambda: any(path.name in words for words in lab.words), timeout=WAIT)
+    qtbot.waitUntil(lambda: any(path.name in words for words in lab.words))
     return path
 
 
@@ -208,7 +207,7 @@ def test_a_click_in_the_map_selects_layer_and_token_everywhere(lab: InspectionLa
     dock = ResidualDock(lab)  # type: ignore[arg-type]
     lab.open(qtbot, dock)
     dock.view.setCurrentIndex(2)
-    qtbot.waitUntil(dock.map.isVisible, timeout=WAIT)
+    qtbot.waitUntil(dock.map.isVisible)
     place = dock.map.center_of(2, 4).toPoint()
     qtbot.mouseClick(dock.map, Qt.MouseButton.LeftButton, pos=place)
     assert (lab.inspection.selection.layer, lab.inspection.selection.token) == (2, 4)
@@ -232,7 +231,7 @@ def opened_lens(lab: InspectionLab, qtbot: QtBot) -> LensDock:
     dock = LensDock(lab)  # type: ignore[arg-type]
     lab.open(qtbot, dock)
     dock.grid.table.viewport().repaint()
-    qtbot.waitUntil(lambda: "…" not in dock.grid.grid.text(0, 0), timeout=WAIT)
+    qtbot.waitUntil(lambda: "…" not in dock.grid.grid.text(0, 0))
     return dock
 
 
@@ -242,7 +241,7 @@ def test_each_cell_says_the_lens_top_token(lab: InspectionLab, qtbot: QtBot) -> 
     assert archive is not None
     ids, grid = archive["lens/ids"], dock.grid.grid
     assert grid.rows == ("embedding", "after 0", "after 1", "after 2", "final")
-    qtbot.waitUntil(lambda: grid.text(4, 6) != "…", timeout=WAIT)
+    qtbot.waitUntil(lambda: grid.text(4, 6) != "…")
     for row in range(5):
         for column in range(len(WORDS)):
             assert grid.text(row, column) == f"w{ids[2 * row, column, 0]}"
@@ -255,11 +254,11 @@ def test_each_cell_says_the_lens_top_token(lab: InspectionLab, qtbot: QtBot) -> 
 def test_words_that_come_later_are_drawn_in_the_last_row_too(lab: InspectionLab, qtbot: QtBot) -> None:
     dock = opened_lens(lab, qtbot)
     dock.resize(500, 200)
-    qtbot.waitUntil(dock.grid.last.isVisible, timeout=WAIT)
-    qtbot.waitUntil(lambda: dock.grid.grid.text(4, 6) != "…", timeout=WAIT)
+    qtbot.waitUntil(dock.grid.last.isVisible)
+    qtbot.waitUntil(lambda: dock.grid.grid.text(4, 6) != "…")
     for table in (dock.grid.table, dock.grid.last):
         table.viewport().repaint()
-        with qtbot.waitSignal(Painted(table.viewport()).painted, timeout=WAIT):
+        with qtbot.waitSignal(Painted(table.viewport()).painted):
             dock._texts.arrived.emit()
 
 
@@ -304,7 +303,7 @@ def test_a_click_pins_a_token_and_draws_its_rank_by_layer(lab: InspectionLab, qt
     assert "to" in dock.ranks.lines[0].label
     for height, table in ((640, 0.3), (324, 0.4)):  # of a panel as high, that of Look inside at 1366 x 768
         dock.resize(570, height)
-        qtbot.waitUntil(lambda height=height, table=table: dock.grid.height() > table * height, timeout=WAIT)  # type: ignore[misc]
+        qtbot.waitUntil(lambda height=height, table=table: dock.grid.height() > table * height)  # type: ignore[misc]
     dock.unpin.click()
     assert not dock.ranks.isVisible()
 
@@ -331,7 +330,7 @@ def test_a_lens_that_was_cancelled_says_how_much_of_it_there_is_and_is_read_agai
     part = lens_of_rows(whole, [0, 4, 8], tmp_path / "part.safetensors")
 
     def reads(what: str) -> None:
-        qtbot.waitUntil(lambda: session.working is not None and host.asked[-1][1]["what"] == [what], timeout=WAIT)
+        qtbot.waitUntil(lambda: session.working is not None and host.asked[-1][1]["what"] == [what])
 
     host.hold = {"inspect"}
     session.refresh()
@@ -350,7 +349,7 @@ def test_a_lens_that_was_cancelled_says_how_much_of_it_there_is_and_is_read_agai
     reads("lens")
     assert not dock.again.isVisible()
     host.release()
-    qtbot.waitUntil(lambda: session.working is None, timeout=WAIT)
+    qtbot.waitUntil(lambda: session.working is None)
     assert (dock.tensors() is not None, dock.again.isVisible(), len(host.asked) - asked) == (True, False, 1)
 
     # Cancelled, or failed, before the first of it came: the panel has nothing of this prompt.
@@ -364,7 +363,7 @@ def test_a_lens_that_was_cancelled_says_how_much_of_it_there_is_and_is_read_agai
     reads("lens")
     host.fail = {"inspect": LabError("The lens failed.")}
     host.release()
-    qtbot.waitUntil(lambda: session.working is None, timeout=WAIT)
+    qtbot.waitUntil(lambda: session.working is None)
     assert "not completed" in dock._empty._title.text()
 
 
@@ -398,4 +397,4 @@ def test_a_lens_that_begins_anew_does_not_take_away_the_rows_in_sight(
 def test_hovering_in_one_panel_shows_in_the_other(lab: InspectionLab, qtbot: QtBot) -> None:
     dock = opened_lens(lab, qtbot)
     qtbot.mouseMove(dock.grid.table.viewport(), center_of(dock.grid, 1, 4))
-    qtbot.waitUntil(lambda: lab.inspection.hovered == 4, timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.inspection.hovered == 4)

@@ -14,7 +14,6 @@ from inspection_lab import InspectionLab, line_of
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QApplication, QMainWindow
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
@@ -36,7 +35,7 @@ def lab(tmp_path: Path, qtbot: QtBot) -> Iterator[InspectionLab]:
 def geometry(lab: InspectionLab, qtbot: QtBot) -> GeometryDock:
     dock = GeometryDock(lab)  # type: ignore[arg-type]
     lab.open(qtbot, dock, prompt=" ".join(f"w{number}" for number in range(20)))  # the rows shown have these names
-    qtbot.waitUntil(lambda: dock.archive is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.archive is not None)
     return dock
 
 
@@ -44,7 +43,7 @@ def geometry(lab: InspectionLab, qtbot: QtBot) -> GeometryDock:
 def parameters(lab: InspectionLab, qtbot: QtBot) -> ParametersDock:
     dock = ParametersDock(lab)  # type: ignore[arg-type]
     lab.open(qtbot, dock)
-    qtbot.waitUntil(lambda: dock.archive is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.archive is not None)
     return dock
 
 
@@ -71,7 +70,7 @@ def test_points_lie_where_the_archive_has_them(lab: InspectionLab, qtbot: QtBot,
 def test_a_click_lists_the_nearest_tokens(lab: InspectionLab, qtbot: QtBot, geometry: GeometryDock) -> None:
     geometry.scatter.clicked.emit(1)
     assert geometry.near.text() == "w1"
-    qtbot.waitUntil(lambda: geometry.neighbours.topLevelItemCount() == 2, timeout=WAIT)
+    qtbot.waitUntil(lambda: geometry.neighbours.topLevelItemCount() == 2)
     assert lab.host.asked[-1][1]["near"] == "w1"
     first = geometry.neighbours.topLevelItem(0)
     assert (first.text(0), first.text(1)) == ("w4", "0.8750")
@@ -83,7 +82,7 @@ def test_an_embedding_that_is_not_there_is_refused_in_words(
 ) -> None:
     lab.host.fail["geometry"] = LabError("It has no position embeddings.", "It turns queries and keys.", "")
     geometry.matrix.setCurrentIndex(2)
-    qtbot.waitUntil(lambda: "no position embeddings" in geometry.note.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "no position embeddings" in geometry.note.text())
 
 
 def test_norms_and_neurons_are_the_archives(lab: InspectionLab, qtbot: QtBot, parameters: ParametersDock) -> None:
@@ -112,7 +111,7 @@ def test_that_only_the_first_singular_values_of_a_large_matrix_are_shown_is_said
     monkeypatch.setattr(parameters.session, "ask", ask)
     parameters.view.setCurrentIndex(TENSORS)
     parameters.list.topLevelItem(0).setSelected(True)
-    qtbot.waitUntil(parameters.spectrum.isVisible, timeout=WAIT)
+    qtbot.waitUntil(parameters.spectrum.isVisible)
     assert parameters.note.text() == "wte.weight is large: its first 8 singular values."
     assert parameters.note.isVisible()
 
@@ -123,7 +122,7 @@ def test_a_matrix_shows_its_singular_values(lab: InspectionLab, qtbot: QtBot, pa
     assert set(rows) == set(NAMES)
     assert rows["wte.weight"].text(1) == "10 × 8"
     rows["wte.weight"].setSelected(True)
-    qtbot.waitUntil(parameters.spectrum.isVisible, timeout=WAIT)
+    qtbot.waitUntil(parameters.spectrum.isVisible)
     assert lab.host.asked[-1][1]["singular"] == ["wte.weight"]
     assert line_of(parameters.spectrum, "wte.weight").y == pytest.approx(np.linspace(3, 0.5, WIDTH))
     parameters.list.clearSelection()
@@ -137,11 +136,11 @@ def test_without_numbers_no_axes_are_drawn_and_what_failed_can_be_tried_again(la
     lab.host.fail["parameters"] = LabError("bar has no checkpoint @150.", "Saved steps: 65.")
     dock = ParametersDock(lab)  # type: ignore[arg-type]
     lab.open(qtbot, dock)
-    qtbot.waitUntil(lambda: "no checkpoint" in dock._problem.text, timeout=WAIT)
+    qtbot.waitUntil(lambda: "no checkpoint" in dock._problem.text)
     assert not dock.chart.isVisible()
     del lab.host.fail["parameters"]
     dock._problem._button.click()
-    qtbot.waitUntil(dock.chart.isVisible, timeout=WAIT)
+    qtbot.waitUntil(dock.chart.isVisible)
 
 
 def test_a_panel_behind_the_tab_of_another_asks_nothing_until_its_tab_is_chosen(
@@ -156,14 +155,14 @@ def test_a_panel_behind_the_tab_of_another_asks_nothing_until_its_tab_is_chosen(
     before.raise_()
     window.show()
     lab.inspection.open("bar@150")
-    qtbot.waitUntil(lambda: lab.inspection.about is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.inspection.about is not None)
     lab.inspection.set_prompt("the king", False, at_once=True)
-    qtbot.waitUntil(lambda: before.archive is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: before.archive is not None)
     assert "geometry" not in [question for question, _ in lab.host.asked]
     behind.raise_()
-    qtbot.waitUntil(lambda: behind.archive is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: behind.archive is not None)
     lab.host.asked.clear()
     lab.inspection.set_prompt("the queen", False, at_once=True)
-    qtbot.waitUntil(lambda: "geometry" in [question for question, _ in lab.host.asked], timeout=WAIT)
+    qtbot.waitUntil(lambda: "geometry" in [question for question, _ in lab.host.asked])
     assert "parameters" not in [question for question, _ in lab.host.asked]
-    qtbot.waitUntil(lambda: lab.inspection.working is None, timeout=WAIT)  # the answer finds its dock
+    qtbot.waitUntil(lambda: lab.inspection.working is None)  # the answer finds its dock

@@ -25,7 +25,6 @@ from inspection_lab import PROMPT, InspectionLab
 from PySide6.QtCore import QCoreApplication, QEvent
 from PySide6.QtWidgets import QApplication, QComboBox, QLabel, QWidget
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 from windows import wait_until_freed
 
 from llmlab.inspection.archive import read_archive
@@ -77,7 +76,7 @@ def test_a_dock_that_was_used_and_closed_leaves_nothing(
     dock.show()
     lab.inspection.open("bar@150")
     lab.inspection.set_prompt("the king and the queen", False, at_once=True)
-    qtbot.waitUntil(lambda: bool(lab.inspection.tokens) and lab.inspection.working is None, timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(lab.inspection.tokens) and lab.inspection.working is None)
     lab.inspection.add_intervention(ChosenIntervention("head", 1, 0))
     lab.inspection.select(layer=1, token=2)
     theme_notifier.changed.emit()
@@ -93,7 +92,7 @@ def test_a_dock_that_was_used_and_closed_leaves_nothing(
     lab.inspection.hover(1)
     lab.inspection.set_interventions([])
     lab.inspection.set_prompt("another one", False, at_once=True)
-    qtbot.waitUntil(lambda: len(lab.inspection.tokens) == 2, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(lab.inspection.tokens) == 2)
     theme_notifier.changed.emit()
     lab.close()
 
@@ -116,13 +115,13 @@ def test_a_dock_says_what_it_waits_for_and_then_paints_in_the_themes_colours(
     for export in (dock.table, dock.tensors):
         assert export() is None
     lab.inspection.open("bar@150")
-    qtbot.waitUntil(lambda: lab.inspection.about is not None and lab.inspection.working is None, timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.inspection.about is not None and lab.inspection.working is None)
     if not isinstance(dock, AdapterDock):  # it needs no prompt
         assert "The prompt is empty" in dock._empty.text
         assert dock._stack.currentWidget() is dock._empty
     lab.inspection.set_prompt(PROMPT, False, at_once=True)
-    qtbot.waitUntil(lambda: dock._stack.currentWidget() is not dock._empty, timeout=WAIT)
-    qtbot.waitUntil(lambda: lab.inspection.working is None, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock._stack.currentWidget() is not dock._empty)
+    qtbot.waitUntil(lambda: lab.inspection.working is None)
     for theme in ("dark", "light"):
         apply_theme(qapp, theme)
         QApplication.processEvents()
@@ -141,8 +140,8 @@ def filled(qtbot: QtBot, lab: InspectionLab, dock: InspectionDock) -> None:
     if isinstance(dock, EvolutionDock):
         dock.watch.click()
     lab.inspection.add_intervention(ChosenIntervention("head", 1, 0))
-    qtbot.waitUntil(lambda: dock.ready() and dock.table() is not None and dock.tensors() is not None, timeout=WAIT)
-    qtbot.waitUntil(lambda: lab.inspection.working is None, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.ready() and dock.table() is not None and dock.tensors() is not None)
+    qtbot.waitUntil(lambda: lab.inspection.working is None)
 
 
 @pytest.mark.parametrize("make", DOCKS)
@@ -157,7 +156,7 @@ def test_what_is_shown_can_be_saved_in_four_ways_and_copied(
     for kind in ("png", "svg", "csv", "safetensors"):
         path = tmp_path / f"shown.{kind}"
         dock.export(path)
-        qtbot.waitUntil(lambda path=path: any(path.name in words for words in lab.words), timeout=WAIT)
+        qtbot.waitUntil(lambda path=path: any(path.name in words for words in lab.words))
         assert path.stat().st_size > 100
     table = dock.table()
     assert table is not None
@@ -179,7 +178,7 @@ def test_what_is_shown_can_be_saved_in_four_ways_and_copied(
     assert len(copy) > 0
     assert names
     dock.copy_table()
-    qtbot.waitUntil(lambda: lab.words[-1] == "The numbers were copied.", timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.words[-1] == "The numbers were copied.")
     assert QApplication.clipboard().text().splitlines()[0] == ",".join(header)
     assert not lab.errors
     dock.shutdown()
@@ -212,7 +211,7 @@ def test_a_line_break_and_a_space_are_signs_in_every_label(qtbot: QtBot, tmp_pat
         for place in range(views.count() if isinstance(views, QComboBox) else 1):
             if isinstance(views, QComboBox):
                 views.setCurrentIndex(place)
-            qtbot.waitUntil(lambda lab=lab: lab.inspection.working is None, timeout=WAIT)  # type: ignore[misc]
+            qtbot.waitUntil(lambda lab=lab: lab.inspection.working is None)  # type: ignore[misc]
             found = labels(dock)
             assert not [text for text in found if "\n" in text or "“ " in text], (make.__name__, place)
         dock.shutdown()

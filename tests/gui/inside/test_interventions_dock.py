@@ -13,7 +13,6 @@ from inspection_lab import PROMPT, InspectionLab, line_of
 from PySide6.QtCore import QPoint
 from PySide6.QtWidgets import QApplication, QPushButton
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 
 from llmlab.core.errors import LabError
 from llmlab.core.signs import minus
@@ -84,13 +83,13 @@ def test_a_head_chosen_in_another_panel_is_silenced_and_the_effect_shown(
     lab.inspection.select(layer=2, head=1)
     dock.empty._button.click()
     assert dock.focusWidget() is dock.form.list  # the button goes
-    qtbot.waitUntil(lambda: dock.effect.archive is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.effect.archive is not None)
     archive = dock.effect.archive
     assert archive is not None
     question, values = next(asked for asked in reversed(lab.host.asked) if asked[0] == "intervene")
     assert (question, values["edits"], values["position"]) == ("intervene", ["zero head:2.1"], COUNT - 1)
     assert dock.form.list.item(0).text() == "Layer 2, head 1: set to zero"
-    qtbot.waitUntil(lambda: dock.effect.tokens.columns[0].pairs[0][0] != "…", timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.effect.tokens.columns[0].pairs[0][0] != "…")
     for column, name in zip(dock.effect.tokens.columns, ("before", "after"), strict=True):
         assert column.title == name
         shown = [f"w{id}" for id in archive[f"{name}/ids"][COUNT - 1]]
@@ -117,12 +116,12 @@ def test_the_row_adds_what_is_selected(lab: InspectionLab, qtbot: QtBot, dock: I
     assert lab.inspection.edits == [ChosenIntervention("head", 3, 2, 1, "scale", 2.0)]
     dock.form.clear.click()
     assert lab.inspection.edits == []
-    qtbot.waitUntil(lambda: "No intervention yet" in dock.empty.text and dock.empty.isVisible(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "No intervention yet" in dock.empty.text and dock.empty.isVisible())
 
 
 def test_another_token_is_read_at_once(lab: InspectionLab, qtbot: QtBot, dock: InterventionsDock) -> None:
     lab.inspection.add_intervention(ChosenIntervention("layer", 1))
-    qtbot.waitUntil(lambda: dock.effect.archive is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.effect.archive is not None)
     lab.inspection.select(token=2)
     archive = dock.effect.archive
     assert archive is not None
@@ -133,15 +132,15 @@ def test_another_token_is_read_at_once(lab: InspectionLab, qtbot: QtBot, dock: I
 def test_what_cannot_be_done_is_said(lab: InspectionLab, qtbot: QtBot, dock: InterventionsDock) -> None:
     lab.host.fail["intervene"] = LabError("There is no source to patch from.", "", "Name another prompt.")
     lab.inspection.add_intervention(ChosenIntervention("layer", 1, how="patch"))
-    qtbot.waitUntil(lambda: "no source" in dock.empty.text, timeout=WAIT)
+    qtbot.waitUntil(lambda: "no source" in dock.empty.text)
     assert dock.empty.isVisible()
     lab.host.fail.clear()
     dock.form.source.setText("the queen said")
-    qtbot.waitUntil(lambda: dock.effect.isVisible(), timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.effect.isVisible())
     assert lab.host.asked[-1][1]["source"] == "the queen said"
     lab.host.fail["tokenize"] = LabError("This vocabulary lacks 'T'.")
     lab.inspection.set_prompt("The", False, at_once=True)
-    qtbot.waitUntil(lambda: "lacks 'T'" in dock._empty.text, timeout=WAIT)
+    qtbot.waitUntil(lambda: "lacks 'T'" in dock._empty.text)
     assert dock._empty.isVisible()
 
 
@@ -152,7 +151,7 @@ def test_a_sweep_is_a_map_centred_at_zero(
     dock.tabs.setCurrentWidget(dock.sweep)
     dock.sweep.over.setCurrentIndex(dock.sweep.over.findData(over))
     dock.sweep.run.click()
-    qtbot.waitUntil(lambda: dock.sweep.archive is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.sweep.archive is not None)
     archive, heat = dock.sweep.archive, dock.sweep.map.heat
     assert archive is not None
     assert heat is not None
@@ -176,14 +175,14 @@ def test_a_sweep_tells_how_far_it_is_and_can_be_ended(
     for other in others:
         qtbot.addWidget(other)
         other.show()
-    qtbot.waitUntil(lambda: lab.inspection.look.archive is not None and lab.inspection.working is None, timeout=WAIT)
-    with qtbot.waitActive(dock, timeout=WAIT):
+    qtbot.waitUntil(lambda: lab.inspection.look.archive is not None and lab.inspection.working is None)
+    with qtbot.waitActive(dock):
         dock.activateWindow()
     dock.tabs.setCurrentWidget(dock.sweep)
     assert not dock.form.part.isVisible()  # the map has its room
     dock.sweep.run.setFocus()
     dock.sweep.run.click()
-    qtbot.waitUntil(dock.strip.isVisible, timeout=WAIT)
+    qtbot.waitUntil(dock.strip.isVisible)
     buttons = (button for button in dock.findChildren(QPushButton) if button.text() == "Cancel")
     assert [button for button in buttons if button.isVisible()] == [dock.strip.cancel_button]
     assert dock.focusWidget() is dock.sweep.run
@@ -197,21 +196,21 @@ def test_a_sweep_tells_how_far_it_is_and_can_be_ended(
     before = len(lab.host.cancelled)
     assert dock.cancel_work()  # by Escape, as Cancel does, from anywhere in the panel
     assert len(lab.host.cancelled) == before + 1
-    qtbot.waitUntil(lambda: lab.inspection.working is None, timeout=WAIT)
-    qtbot.waitUntil(lambda: "The sweep was cancelled 25 % of" in dock.sweep.empty.text, timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.inspection.working is None)
+    qtbot.waitUntil(lambda: "The sweep was cancelled 25 % of" in dock.sweep.empty.text)
     lab.host.hold.clear()
     dock.sweep.empty._button.click()
-    qtbot.waitUntil(lambda: dock.sweep.archive is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.sweep.archive is not None)
     about_the_map = dock.sweep.note.text()
     lab.host.hold.add("sweep")
     for _ in range(2):
         dock.sweep.run.click()
         lab.inspection.cancel()
-        qtbot.waitUntil(lambda: dock.sweep.note.text() != about_the_map, timeout=WAIT)
+        qtbot.waitUntil(lambda: dock.sweep.note.text() != about_the_map)
         assert dock.sweep.note.text().endswith(f"cancelled: 0 % of its forward passes were done. {about_the_map}")
-        qtbot.waitUntil(lambda: dock.sweep._request is None, timeout=WAIT)
+        qtbot.waitUntil(lambda: dock.sweep._request is None)
     lab.inspection.set_prompt("queen", False)  # and what is about another prompt is not spoken of
-    qtbot.waitUntil(lambda: "No sweep yet" in dock.sweep.empty.text and dock.sweep.empty.isVisible(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "No sweep yet" in dock.sweep.empty.text and dock.sweep.empty.isVisible())
     for other in others:
         other.shutdown()
 
@@ -228,15 +227,15 @@ def test_a_sweep_that_another_prompt_or_model_has_ended_says_so_and_is_offered_a
         lab.host.hold.add("sweep")
         sweep.run.click()
         lab.host.tell_progress("Changing one thing at a time", 3, 12, 40.0)
-        with qtbot.waitSignal(session.tokens_changed, timeout=WAIT):
+        with qtbot.waitSignal(session.tokens_changed):
             change()
-        qtbot.waitUntil(lambda said=said: sweep.empty.text.startswith(said), timeout=WAIT)  # type: ignore[misc]
+        qtbot.waitUntil(lambda said=said: sweep.empty.text.startswith(said))  # type: ignore[misc]
         assert sweep.empty.isVisible()
         lab.host.hold.clear()
         sweep.empty._button.setFocus()
         sweep.empty._button.click()
         assert dock.focusWidget() is sweep.run
-        qtbot.waitUntil(lambda: sweep.archive is not None, timeout=WAIT)
+        qtbot.waitUntil(lambda: sweep.archive is not None)
 
 
 def test_what_has_ended_a_sweep_is_said_of_it_also_after_later_changes(
@@ -248,7 +247,7 @@ def test_what_has_ended_a_sweep_is_said_of_it_also_after_later_changes(
     sweep.run.click()
     asked_of = sweep._about[0]
     for change in (lambda: session.set_prompt("queen", False), lambda: session.open("other@1")):
-        with qtbot.waitSignal(session.tokens_changed, timeout=WAIT):
+        with qtbot.waitSignal(session.tokens_changed):
             change()
     assert sweep._now()[0] != asked_of
     assert sweep.empty.text.startswith("The prompt changed during the sweep 0 %")
@@ -269,7 +268,7 @@ def test_a_right_click_in_another_panel_chooses_what_is_changed(
     assert lab.inspection.edits == [ChosenIntervention("feed_forward", 2)]
     assert wanted == ["interventions"]
     menu.deleteLater()
-    qtbot.waitUntil(lambda: dock.effect.archive is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.effect.archive is not None)
 
 
 def test_copy_and_export_take_no_row_of_their_own(dock: InterventionsDock) -> None:
@@ -289,13 +288,13 @@ def test_in_a_low_window_a_sweeps_map_is_in_sight_once_the_fields_are_hidden(
     dock.resize(525, 230)  # as in Look inside at 1280 x 640
     dock.tabs.setCurrentWidget(dock.sweep)
     dock.sweep.run.click()
-    qtbot.waitUntil(lambda: dock.sweep.archive is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.sweep.archive is not None)
     seen = dock.sweep.map.visibleRegion().boundingRect().height()
     dock.fields.click()
     assert not dock._row.isVisible()
     map = dock.sweep.map
     qtbot.waitUntil(  # its room comes with later events
-        lambda: map.visibleRegion().boundingRect().height() > max(seen, map.height() * 0.9), timeout=WAIT
+        lambda: map.visibleRegion().boundingRect().height() > max(seen, map.height() * 0.9)
     )
     assert "Press Fields to add" in dock.empty._hint.text()
     dock.fields.click()
@@ -316,7 +315,7 @@ def test_prompt_and_interventions_are_as_they_were_left_where_a_killed_window_st
     left = [ChosenIntervention("head", 3, 2, how="patch")]
     lab.inspection.set_interventions(left)
     dock.form.source.setText("My source")
-    qtbot.waitUntil(lambda: not (dock._keeping.isActive() or prompt._keeping.isActive()), timeout=WAIT)
+    qtbot.waitUntil(lambda: not (dock._keeping.isActive() or prompt._keeping.isActive()))
     for model, edits in (("bar@150", left), ("bar@200", left), ("foo@150", [])):
         again = InspectionLab(tmp_path)
         docks = InterventionsDock(again), PromptDock(again)  # type: ignore[arg-type]
@@ -326,10 +325,10 @@ def test_prompt_and_interventions_are_as_they_were_left_where_a_killed_window_st
             other.keep()  # as where the window is closed before a model is opened
         assert docks[1].text.toPlainText() == "My own"
         again.inspection.open(model)
-        qtbot.waitUntil(lambda again=again: bool(again.inspection.tokens), timeout=WAIT)
+        qtbot.waitUntil(lambda again=again: bool(again.inspection.tokens))
         assert (again.inspection.text, again.inspection.edits) == ("My own", edits)
         assert docks[0].form.target()["source"] == "My source"
         again.inspection.open("foo@150")
-        qtbot.waitUntil(lambda again=again: again.inspection.about.reference == "foo@150", timeout=WAIT)
+        qtbot.waitUntil(lambda again=again: again.inspection.about.reference == "foo@150")
         assert again.inspection.edits == []
         again.close()

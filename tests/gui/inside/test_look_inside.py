@@ -12,7 +12,6 @@ import pytest
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 from windows import press_train, state_of
 
 from llmlab.core.errors import LabError
@@ -47,7 +46,7 @@ def test_a_run_is_looked_into_while_it_trains_and_after_the_host_was_killed(
     errors: list[LabError] = []
     window.lab.error_raised.connect(errors.append)
     run = press_train(window, qtbot, "real", 100_000)
-    qtbot.waitUntil(lambda: state_of(window, "real") == "running", timeout=WAIT)
+    qtbot.waitUntil(lambda: state_of(window, "real") == "running")
 
     # Live: answered at its own steps, and again when it has learned.
     session.set_prompt("the king", False)
@@ -56,7 +55,7 @@ def test_a_run_is_looked_into_while_it_trains_and_after_the_host_was_killed(
     prompt, attention = docks(window)
     assert prompt.isVisible()
     assert attention.isVisible()
-    qtbot.waitUntil(lambda: session.look.archive is not None or bool(errors), timeout=WAIT)
+    qtbot.waitUntil(lambda: session.look.archive is not None or bool(errors))
     assert not errors, errors
     assert session.about is not None
     assert session.about.live
@@ -65,17 +64,17 @@ def test_a_run_is_looked_into_while_it_trains_and_after_the_host_was_killed(
     assert "(live), inspected at step " in window.model_bar.button.text()
     assert prompt.follow.isVisible()
     first = session.look.archive
-    qtbot.waitUntil(lambda: session.look.archive is not None and session.look.archive is not first, timeout=WAIT)
+    qtbot.waitUntil(lambda: session.look.archive is not None and session.look.archive is not first)
     assert not errors
 
     # A saved checkpoint of it: click a head, and everything follows.
     window.run_actions.stop.trigger()
-    qtbot.waitUntil(lambda: state_of(window, "real") == "stopped", timeout=WAIT)
+    qtbot.waitUntil(lambda: state_of(window, "real") == "stopped")
     window.look_inside("real@latest")
-    qtbot.waitUntil(lambda: session.about is not None and session.about.kind == "scratch", timeout=WAIT)
+    qtbot.waitUntil(lambda: session.about is not None and session.about.kind == "scratch")
     errors.clear()  # who looks again just as the run ends is told so
     session.set_prompt(PROMPT, False, at_once=True)
-    qtbot.waitUntil(lambda: prompts(window) == PROMPT, timeout=WAIT)
+    qtbot.waitUntil(lambda: prompts(window) == PROMPT)
     archive = session.look.archive
     assert archive is not None
     assert "".join(token.text for token in prompt.chips.tokens) == PROMPT
@@ -87,7 +86,7 @@ def test_a_run_is_looked_into_while_it_trains_and_after_the_host_was_killed(
     attention.heatmap.pointed.emit(3, 1)  # as the mouse does: tests of the panel by itself
     assert prompt.chips.under == 3
     attention.show_view(STAGES)
-    qtbot.waitUntil(lambda: attention.stages.archive is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: attention.stages.archive is not None)
     assert np.allclose(attention.stages.archive["stages/pattern"], archive["attention/1"][1], atol=1e-5)  # type: ignore[index]
 
     # What is shown is saved.
@@ -95,14 +94,14 @@ def test_a_run_is_looked_into_while_it_trains_and_after_the_host_was_killed(
     window.lab.said.connect(said.append)
     path = tmp_path / "stages.safetensors"
     attention.export(path)
-    qtbot.waitUntil(lambda: f"Saved {path}." in said, timeout=WAIT)
+    qtbot.waitUntil(lambda: f"Saved {path}." in said)
     assert read_archive(path).metadata.model == session.about.reference
 
     # The host is killed: a message, and the next prompt is answered.
     kill_host(window, qtbot)
     assert window.isVisible()
     session.set_prompt(PROMPT + " and", False, at_once=True)
-    qtbot.waitUntil(lambda: prompts(window) == PROMPT + " and", timeout=WAIT)
+    qtbot.waitUntil(lambda: prompts(window) == PROMPT + " and")
     assert not errors
     session.close()  # or a panel asks again, and a process outlasts its test
     kill_host(window, qtbot)
@@ -111,7 +110,7 @@ def test_a_run_is_looked_into_while_it_trains_and_after_the_host_was_killed(
 def kill_host(window: MainWindow, qtbot: QtBot) -> None:
     """As the system does it when memory runs out."""
     os.kill(host_of(window).pid, signal.SIGKILL)
-    qtbot.waitUntil(lambda: window.lab.inspection.host._process is None, timeout=WAIT)
+    qtbot.waitUntil(lambda: window.lab.inspection.host._process is None)
 
 
 def prompts(window: MainWindow) -> str:

@@ -14,7 +14,6 @@ from PySide6.QtCore import QMimeData, QPoint, Qt, QUrl
 from PySide6.QtGui import QDropEvent
 from pytestqt.qtbot import QtBot
 from small_runs import new_run, train_here
-from waits import WAIT
 
 from llmlab.core.errors import LabError
 from llmlab_gui.host.process import Request
@@ -39,10 +38,10 @@ def window_of_a_run(window_of_the_file: MainWindow, request: pytest.FixtureReque
     """The file's window, whose model's process has read a checkpoint: it serves all tests, and ends with the window."""
     window, session, qtbot = window_of_the_file, window_of_the_file.lab.inspection, QtBot(request)
     train_here(new_run(window.lab.outputs, 10, "real", model__n_layer=2, checkpoints__keep_last=5))
-    qtbot.waitUntil(lambda: window.lab.row("pretraining/real") is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: window.lab.row("pretraining/real") is not None)
     session.set_prompt(PROMPT, False)
     window.look_inside("real@10")
-    qtbot.waitUntil(lambda: session.look.archive is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: session.look.archive is not None)
     return window
 
 
@@ -53,10 +52,8 @@ def window(window_of_a_run: MainWindow, same_window: MainWindow, qtbot: QtBot) -
     session.set_prompt(PROMPT, False, at_once=True)
     window.use_workspace(LOOK_INSIDE)
     window.look_inside("real@10")
-    qtbot.waitUntil(lambda: not session.choice.undecided and session.working is None, timeout=WAIT)
-    qtbot.waitUntil(
-        lambda: session.look.archive is not None and not session.choice.stale(session.look.archive), timeout=WAIT
-    )
+    qtbot.waitUntil(lambda: not session.choice.undecided and session.working is None)
+    qtbot.waitUntil(lambda: session.look.archive is not None and not session.choice.stale(session.look.archive))
     return window
 
 
@@ -79,8 +76,7 @@ def test_the_panels_agree_with_each_other(window: MainWindow, qtbot: QtBot, tmp_
 
     # The bars sum to the logit that the lens' last row is made of.
     qtbot.waitUntil(
-        lambda: contributions.attribution is not None and not session.choice.stale(contributions.attribution),
-        timeout=WAIT,
+        lambda: contributions.attribution is not None and not session.choice.stale(contributions.attribution)
     )
     attribution = contributions.attribution
     assert attribution is not None
@@ -89,9 +85,9 @@ def test_the_panels_agree_with_each_other(window: MainWindow, qtbot: QtBot, tmp_
     logit = float(attribution["attribution/logit"][0])
     assert parts == pytest.approx(logit, abs=1e-4)
     window.show_dock("lens")
-    qtbot.waitUntil(lambda: lens.ready() and len(lens.grid.grid.rows) == 3, timeout=WAIT)
+    qtbot.waitUntil(lambda: lens.ready() and len(lens.grid.grid.rows) == 3)
     last = len(PROMPT) - 1
-    qtbot.waitUntil(lambda: lens.grid.grid.text(2, last) != "…", timeout=WAIT)
+    qtbot.waitUntil(lambda: lens.grid.grid.text(2, last) != "…")
     top = lens.grid.grid.text(2, last)
     assert f"“{visible(attribution.metadata.more['answer_text'])}”" in contributions.chart.bars.unit
     assert top.replace("·", " ").replace("⏎", "\n") == attribution.metadata.more["answer_text"]
@@ -103,7 +99,7 @@ def test_the_panels_agree_with_each_other(window: MainWindow, qtbot: QtBot, tmp_
     window.show_dock("interventions")
     interventions.form.part.setCurrentIndex(interventions.form.part.findData("attention"))
     interventions.form.add.click()
-    qtbot.waitUntil(lambda: interventions.effect.archive is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: interventions.effect.archive is not None)
     effect = interventions.effect.archive
     assert effect is not None
     assert float(effect["target/before"][0]) == pytest.approx(logit, abs=1e-4)
@@ -112,7 +108,7 @@ def test_the_panels_agree_with_each_other(window: MainWindow, qtbot: QtBot, tmp_
     interventions.tabs.setCurrentWidget(interventions.sweep)
     interventions.sweep.action.setCurrentIndex(interventions.sweep.action.findData("zero"))
     interventions.sweep.run.click()
-    qtbot.waitUntil(lambda: interventions.sweep.archive is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: interventions.sweep.archive is not None)
     assert float(interventions.sweep.archive["sweep/before"][0]) == pytest.approx(logit, abs=1e-4)  # type: ignore[index]
 
     # A model compared with itself differs nowhere; with an earlier checkpoint, it does.
@@ -122,7 +118,7 @@ def test_the_panels_agree_with_each_other(window: MainWindow, qtbot: QtBot, tmp_
         compare.archive = None
         compare.b.choose(other)
         compare.compare.click()
-        qtbot.waitUntil(lambda: compare.archive is not None, timeout=WAIT)
+        qtbot.waitUntil(lambda: compare.archive is not None)
         assert (not np.any(compare.map.heat.values)) == same  # type: ignore[union-attr]
         assert (float(np.max(compare.archive["kl"])) == 0.0) == same  # type: ignore[index]
     compare.view.setCurrentIndex(PREDICTIONS)
@@ -131,23 +127,23 @@ def test_the_panels_agree_with_each_other(window: MainWindow, qtbot: QtBot, tmp_
     # The film's last frame is this checkpoint.
     window.show_dock("evolution")
     evolution.watch.click()
-    qtbot.waitUntil(evolution.ready, timeout=WAIT)
+    qtbot.waitUntil(evolution.ready)
     assert evolution.film.steps[-1] == 10
     assert float(evolution.film.frames[-1]["attribution/logit"][0]) == pytest.approx(logit, abs=1e-4)
 
     # Points have neighbours; tensors have singular values; the stream has norms, and they are saved as they are.
     window.show_dock("geometry")
-    qtbot.waitUntil(lambda: geometry.archive is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: geometry.archive is not None)
     geometry.scatter.clicked.emit(3)
-    qtbot.waitUntil(lambda: geometry.neighbours.topLevelItemCount() > 0, timeout=WAIT)
+    qtbot.waitUntil(lambda: geometry.neighbours.topLevelItemCount() > 0)
     window.show_dock("parameters")
-    qtbot.waitUntil(lambda: parameters.list.topLevelItemCount() > 0, timeout=WAIT)
+    qtbot.waitUntil(lambda: parameters.list.topLevelItemCount() > 0)
     window.show_dock("residual")
-    qtbot.waitUntil(lambda: bool(residual.chart.lines), timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(residual.chart.lines))
     path, said = tmp_path / "norms.csv", list[str]()
     window.lab.said.connect(said.append)
     residual.export(path)
-    qtbot.waitUntil(lambda: f"Saved {path}." in said, timeout=WAIT)
+    qtbot.waitUntil(lambda: f"Saved {path}." in said)
     assert session.look.archive is not None
     norms = session.look.archive["contributions/norm/attn_out"][:, last].tolist()
     rows = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
@@ -162,8 +158,8 @@ def test_a_slow_lens_is_drawn_part_by_part_and_no_other_panel_asks_again(
     assert isinstance(contributions, ContributionsDock)
     assert isinstance(lens, LensDock)
     window.show_dock("lens")
-    qtbot.waitUntil(lambda: lens.ready() and contributions.attribution is not None, timeout=WAIT)
-    qtbot.waitUntil(lambda: session.working is None, timeout=WAIT)
+    qtbot.waitUntil(lambda: lens.ready() and contributions.attribution is not None)
+    qtbot.waitUntil(lambda: session.working is None)
     monkeypatch.setattr("llmlab_gui.host.inspection_plan._QUICK_LENS", 0)
     drawn, asked, ask = list[list[bool]](), list[str](), session.host.ask
 
@@ -181,7 +177,7 @@ def test_a_slow_lens_is_drawn_part_by_part_and_no_other_panel_asks_again(
     session.look.changed.connect(look)
     monkeypatch.setattr(session.host, "ask", counted)
     session.set_prompt("the queen", False, at_once=True)
-    qtbot.waitUntil(lambda: len(drawn) == 3 and session.working is None, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(drawn) == 3 and session.working is None)
     assert drawn == [[True, False, False, False, True], [True, False, True, False, True], [True] * 5]
     assert (asked.count("lens"), asked.count("attribution")) == (1, 1)
     assert contributions.isVisible()
@@ -200,14 +196,13 @@ def test_a_folder_that_is_dropped_becomes_the_active_model(folder: Path, window:
     buttons, keys = Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
     window.dropEvent(QDropEvent(QPoint(300, 300), Qt.DropAction.CopyAction, data, buttons, keys))
     session = window.lab.inspection
-    qtbot.waitUntil(lambda: session.about.kind == "huggingface", timeout=WAIT)  # type: ignore[union-attr]
+    qtbot.waitUntil(lambda: session.about.kind == "huggingface")  # type: ignore[union-attr]
     assert session.about is not None
     assert "dropped" in window.model_bar.button.text()
     assert window.docks["attention"].isVisible()
     session.set_prompt("the queen", False, at_once=True)
     qtbot.waitUntil(
-        lambda: session.look.archive is not None and session.look.archive.metadata.question["text"] == "the queen",
-        timeout=WAIT,
+        lambda: session.look.archive is not None and session.look.archive.metadata.question["text"] == "the queen"
     )
     assert session.recent.models[0].name == session.about.name
     assert window.settings.recent.models == session.recent.models

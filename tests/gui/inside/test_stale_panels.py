@@ -20,7 +20,6 @@ from fake_model import FakeModelHost
 from fakes import FakeRun
 from inspection_lab import InspectionLab
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 from windows import FAKE_HOST
 
 from llmlab.core.errors import LabError
@@ -79,8 +78,8 @@ def fill(qtbot: QtBot, lab: InspectionLab, dock: InspectionDock) -> None:
     if isinstance(dock, EvolutionDock):
         dock.watch.click()
     lab.inspection.add_intervention(ChosenIntervention("head", 1, 0))
-    qtbot.waitUntil(lambda: dock.ready() and dock.table() is not None, timeout=WAIT)
-    qtbot.waitUntil(lambda: lab.inspection.working is None and not dimmed(dock), timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.ready() and dock.table() is not None)
+    qtbot.waitUntil(lambda: lab.inspection.working is None and not dimmed(dock))
     assert dock.export_button.isEnabled()
 
 
@@ -111,7 +110,7 @@ def test_numbers_of_another_model_or_prompt_are_dimmed_and_named_until_they_are_
     # It cannot be opened: the one before stays, dimmed until somebody turns to it.
     host.fail["open"] = REFUSAL
     host.release()
-    qtbot.waitUntil(lambda: session.choice.refused, timeout=WAIT)
+    qtbot.waitUntil(lambda: session.choice.refused)
     assert dimmed(dock) == before
     assert dock._veil is not None
     assert dock._veil._button.text() == "Stay with it"
@@ -123,7 +122,7 @@ def test_numbers_of_another_model_or_prompt_are_dimmed_and_named_until_they_are_
     for turn in (lambda: session.select(head=1 - session.selection.head), lambda: session.choice.read(REFUSAL)):
         session.open("beta")
         host.release()
-        qtbot.waitUntil(lambda: session.choice.refused, timeout=WAIT)
+        qtbot.waitUntil(lambda: session.choice.refused)
         assert dimmed(dock) == before
         turn()
         assert not session.choice.refused
@@ -151,11 +150,11 @@ def test_numbers_of_another_model_or_prompt_are_dimmed_and_named_until_they_are_
         qtbot.wait(1)
     host.hold = set()
     host.release()
-    qtbot.waitUntil(lambda: session.about is not None and session.about.name == "beta", timeout=WAIT)
+    qtbot.waitUntil(lambda: session.about is not None and session.about.name == "beta")
     if isinstance(dock, CompareDock):
         assert dimmed(dock) == before  # it is about what is in its boxes, and waits to be pressed
     else:
-        qtbot.waitUntil(lambda: not dimmed(dock) and session.working is None, timeout=WAIT)
+        qtbot.waitUntil(lambda: not dimmed(dock) and session.working is None)
     dock.shutdown()
 
 
@@ -169,9 +168,9 @@ def test_what_is_drawn_of_another_prompt_or_model_can_be_copied_and_exported_at_
         before = session.look.archive
         change()
         assert not dock.export_button.isEnabled()
-        qtbot.waitUntil(lambda before=before: session.look.archive not in (None, before), timeout=WAIT)  # type: ignore[misc]
+        qtbot.waitUntil(lambda before=before: session.look.archive not in (None, before))  # type: ignore[misc]
         # The pattern of one head may come after the mosaic of all.
-        qtbot.waitUntil(lambda: not dimmed(dock) and not getattr(dock, "_head_veil", dock._veil).words, timeout=WAIT)
+        qtbot.waitUntil(lambda: not dimmed(dock) and not getattr(dock, "_head_veil", dock._veil).words)
         assert dock.export_button.isEnabled()
         assert dock.copy_button.isEnabled()
     dock.shutdown()
@@ -190,19 +189,19 @@ def test_numbers_of_another_token_head_or_question_are_dimmed_and_named_until_th
     session.select(layer=1, head=0, token=-1)
     fill(qtbot, lab, bars)
     for dock in docks:
-        qtbot.waitUntil(lambda dock=dock: dock.ready() and dock.table() is not None, timeout=WAIT)  # type: ignore[misc]
+        qtbot.waitUntil(lambda dock=dock: dock.ready() and dock.table() is not None)  # type: ignore[misc]
 
     def replaced(dock: InspectionDock, veil: Veil, said: str) -> bool:
         """Said at once, and until the model has answered; then the numbers can be exported again."""
         assert veil.words == said
         assert not dock.export_button.isEnabled()
         host.release()
-        qtbot.waitUntil(lambda: not veil.words, timeout=WAIT)
+        qtbot.waitUntil(lambda: not veil.words)
         return dock.export_button.isEnabled()
 
     # Nothing is on its way: it would be held, and all that is asked below would wait behind it.
     quiet = lambda: session.working is None and not any(dock._settle.isActive() for dock in (bars, edits))  # noqa: E731
-    qtbot.waitUntil(lambda: quiet() and heads._head_veil.words == "" and heads.pattern is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: quiet() and heads._head_veil.words == "" and heads.pattern is not None)
     host.hold = {"inspect", "pattern", "intervene", "geometry"}
     for veil in (bars._veil, heads._veil, heads._head_veil, edits._veil, points._veil):
         assert veil is not None
@@ -214,10 +213,10 @@ def test_numbers_of_another_token_head_or_question_are_dimmed_and_named_until_th
     session.select(token=-1)  # back before it was asked
     assert bars._veil.words == ""
     session.select(token=2)
-    qtbot.waitUntil(lambda: any(what == "inspect" and of.get("position") == 2 for what, of in host.asked), timeout=WAIT)
+    qtbot.waitUntil(lambda: any(what == "inspect" and of.get("position") == 2 for what, of in host.asked))
     assert replaced(bars, bars._veil, "of token 6, “that”")
     bars.answer.setText("king")
-    qtbot.waitUntil(lambda: any(of.get("answer") == "king" for _, of in host.asked), timeout=WAIT)
+    qtbot.waitUntil(lambda: any(of.get("answer") == "king" for _, of in host.asked))
     assert replaced(bars, bars._veil, "before the last change")
 
     session.select(layer=2, head=1)
@@ -225,7 +224,7 @@ def test_numbers_of_another_token_head_or_question_are_dimmed_and_named_until_th
     assert replaced(heads, heads._head_veil, "of layer 1, head 0")
 
     session.add_intervention(ChosenIntervention("head", 2, 1))
-    qtbot.waitUntil(lambda: any(len(of.get("edits", ())) == 2 for _, of in host.asked), timeout=WAIT)
+    qtbot.waitUntil(lambda: any(len(of.get("edits", ())) == 2 for _, of in host.asked))
     assert replaced(edits, edits._veil, "before the last change")
 
     points.matrix.setCurrentIndex(1)
@@ -235,7 +234,7 @@ def test_numbers_of_another_token_head_or_question_are_dimmed_and_named_until_th
     for dock in (heads, bars):
         dock.hide()
     session.select(layer=1, head=2, token=3)
-    qtbot.waitUntil(lambda: not bars._settle.isActive(), timeout=WAIT)
+    qtbot.waitUntil(lambda: not bars._settle.isActive())
     for dock in (bars, heads):
         dock.show()
     assert bars._veil.words == "of token 2, “said”"
@@ -247,7 +246,7 @@ def test_numbers_of_another_token_head_or_question_are_dimmed_and_named_until_th
     assert heads.picture_title.startswith("Attention: alpha, layer 2, head 1, of “")  # so does what is exported
     host.hold = set()
     host.release()
-    qtbot.waitUntil(lambda: not bars._veil.words and not heads._head_veil.words, timeout=WAIT)  # type: ignore[union-attr]
+    qtbot.waitUntil(lambda: not bars._veil.words and not heads._head_veil.words)  # type: ignore[union-attr]
     assert (heads.layer.value(), heads.head.value()) == (1, 2)
     for dock in docks:
         dock.shutdown()
@@ -262,14 +261,14 @@ def test_the_heads_of_the_next_prompt_are_at_full_strength_and_the_pattern_of_th
     host.hold = {"pattern"}
     before = session.look.archive
     session.set_prompt("a queen said", False, at_once=True)
-    qtbot.waitUntil(lambda: session.look.archive is not before and dock._heads_of is session.look.archive, timeout=WAIT)
+    qtbot.waitUntil(lambda: session.look.archive is not before and dock._heads_of is session.look.archive)
     assert dimmed(dock) == ""
     assert dock._head_veil.words == "of another prompt"
     assert not dock.export_button.isEnabled()
     assert "king" in dock._describe(dock.heatmap, 1, 0)  # under its own names
-    qtbot.waitUntil(lambda: session.working is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: session.working is not None)
     host.release()
-    qtbot.waitUntil(lambda: not dock._head_veil.words, timeout=WAIT)
+    qtbot.waitUntil(lambda: not dock._head_veil.words)
     assert dock.export_button.isEnabled()
     dock.shutdown()
 
@@ -281,7 +280,7 @@ def test_the_progress_of_the_next_model_is_drawn_over_the_shade_of_the_one_befor
     fill(qtbot, lab, dock)
     lab.host.hold = {"open"}
     lab.inspection.open("beta")
-    qtbot.waitUntil(lambda: not dock.strip.isHidden(), timeout=WAIT)
+    qtbot.waitUntil(lambda: not dock.strip.isHidden())
     lab.host.tell_progress("Loading the weights", 1, 2)
     dock.update_state()
     dock.resize(dock.width() + 20, dock.height() + 20)
@@ -298,19 +297,19 @@ def test_a_panel_speaks_of_the_models_work_while_it_waits_for_it_and_no_longer(
     monkeypatch.setattr("llmlab_gui.host.inspection_plan._QUICK_LENS", 0)
     bars, lens = ContributionsDock(lab), LensDock(lab)  # type: ignore[arg-type]
     fill(qtbot, lab, bars)
-    qtbot.waitUntil(lambda: bars.attribution is not None and lab.inspection.working is None, timeout=WAIT)
+    qtbot.waitUntil(lambda: bars.attribution is not None and lab.inspection.working is None)
     lab.host.hold = {"inspect", "neurons"}
     qtbot.addWidget(lens)
     lens.show()
-    qtbot.waitUntil(lens.strip.isVisible, timeout=WAIT)
+    qtbot.waitUntil(lens.strip.isVisible)
     assert lens.strip.what.text() == lens.strip.what.toolTip() == "Reading the prompt"
     assert bars.strip.isHidden()  # it has all that it shows
     assert not bars.strip._patience.isActive()
     lab.inspection.ask("neurons", {"layer": 0, "position": 0}, lambda _: None, key="neurons")
-    qtbot.waitUntil(bars.strip.isVisible, timeout=WAIT)
+    qtbot.waitUntil(bars.strip.isVisible)
     assert bars.strip.what.text() == "Reading the neurons"
-    qtbot.waitUntil(lambda: lens.strip.what.text() == "Waits for: Reading the neurons", timeout=WAIT)
-    qtbot.waitUntil(lens.strip.isVisible, timeout=WAIT)
+    qtbot.waitUntil(lambda: lens.strip.what.text() == "Waits for: Reading the neurons")
+    qtbot.waitUntil(lens.strip.isVisible)
     for dock in (bars, lens):
         dock.shutdown()
 
@@ -332,12 +331,12 @@ def test_every_panel_that_cannot_ask_for_a_long_prompt_offers_to_shorten_it(qtbo
         dock.show()
         lab.inspection.open("alpha")
         lab.inspection.set_prompt("the king said to the queen", False, at_once=True)
-        qtbot.waitUntil(lambda: lab.inspection.readable == 4, timeout=WAIT)
+        qtbot.waitUntil(lambda: lab.inspection.readable == 4)
         assert dock._stack.currentWidget() is dock._empty
         assert dock._empty._button.text() == "Shorten to 4 tokens"
         dock._empty._button.click()
-        qtbot.waitUntil(lambda: 0 < len(lab.inspection.tokens) <= 4, timeout=WAIT)
-        qtbot.waitUntil(lambda dock=dock: dock._stack.currentWidget() is not dock._empty, timeout=WAIT)  # type: ignore[misc]
+        qtbot.waitUntil(lambda: 0 < len(lab.inspection.tokens) <= 4)
+        qtbot.waitUntil(lambda dock=dock: dock._stack.currentWidget() is not dock._empty)  # type: ignore[misc]
         dock.shutdown()
 
 
@@ -353,7 +352,7 @@ def test_what_the_active_model_wrote_is_dimmed_as_soon_as_another_is_chosen(qtbo
     dock = WriteDock(lab, host=ModelHost(command=FAKE_HOST))  # type: ignore[arg-type]
     qtbot.addWidget(dock)
     session.open("alpha")
-    qtbot.waitUntil(lambda: dock.picker.active, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.picker.active)
     dock._author, dock._wrote, dock._prompt_then = "alpha", dock.picker.reference(), dock.prompt.toPlainText()
     dock._mark_stale()
     assert dock._text_veil.words == ""
@@ -363,7 +362,7 @@ def test_what_the_active_model_wrote_is_dimmed_as_soon_as_another_is_chosen(qtbo
     assert not dock.first_name.isHidden()
     host.fail["open"] = REFUSAL
     host.release()
-    qtbot.waitUntil(lambda: session.choice.refused, timeout=WAIT)
+    qtbot.waitUntil(lambda: session.choice.refused)
     assert dock._text_veil.words == "of another model"
     dock._stay()  # whoever types or generates means the active one
     assert dock._text_veil.words == ""

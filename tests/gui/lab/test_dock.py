@@ -21,7 +21,6 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 
 from llmlab_gui.lab import dock as dock_module
 from llmlab_gui.lab.dock import LabDock, place_beside
@@ -113,7 +112,7 @@ def test_tab_goes_down_a_dock_to_its_caption_whatever_was_made_when(dock: LabDoc
     assert stops(dock.widget()) == [button, late, loose, table, dock._caption.links]
     loose.hide()
     dock.activateWindow()
-    qtbot.waitUntil(dock.isActiveWindow, timeout=WAIT)
+    qtbot.waitUntil(dock.isActiveWindow)
     button.setFocus()
     for after in (late, table):
         qtbot.keyClick(dock.focusWidget(), Qt.Key.Key_Tab)
@@ -140,7 +139,7 @@ def test_the_keyboard_goes_to_the_content_that_comes_without_a_search_through_th
     dock.show_empty("Nothing", "There is nothing yet.", "Set one up", lambda: None)
     dock.show()
     dock.activateWindow()
-    qtbot.waitUntil(dock.isActiveWindow, timeout=WAIT)
+    qtbot.waitUntil(dock.isActiveWindow)
     dock.take_keyboard()
     assert isinstance(dock.focusWidget(), QPushButton)
     monkeypatch.setattr(dock_module, "move_on", lambda window, **_: searched.append(window))
@@ -156,7 +155,7 @@ def test_the_keyboard_is_at_nothing_hidden_where_the_content_had_it_at_what_is_d
     dock.set_body(column(button))
     dock.show()
     dock.activateWindow()
-    qtbot.waitUntil(dock.isActiveWindow, timeout=WAIT)
+    qtbot.waitUntil(dock.isActiveWindow)
     dock.take_keyboard()
     assert dock.focusWidget() is button
     dock.show_empty("Nothing", "There is nothing yet.", "Set one up", lambda: None)
@@ -195,7 +194,7 @@ def test_the_keyboard_waits_in_the_panel_from_the_button_that_was_pressed_to_wha
     text, elsewhere = QLineEdit(), QLineEdit()
     dock.set_body(column(text))
     dock.set_foot(elsewhere)
-    with qtbot.waitActive(dock, timeout=WAIT):
+    with qtbot.waitActive(dock):
         dock.show()
         dock.activateWindow()
     button = dock._empty._button
@@ -218,7 +217,7 @@ def test_a_panel_whose_button_had_the_keyboard_once_takes_it_from_no_other_place
     dock.set_body(column(text))
     dock.set_foot(elsewhere)
     dock.show_empty("None is open", "", "Open", lambda: None)
-    with qtbot.waitActive(dock, timeout=WAIT):
+    with qtbot.waitActive(dock):
         dock.show()
         dock.activateWindow()
     dock._empty._button.setFocus()
@@ -237,7 +236,7 @@ def test_what_comes_while_another_window_is_active_has_the_keyboard_when_the_pan
     dock.show_empty("None is open", "", "Open", lambda: None)
     qtbot.addWidget(other)
     for window in (dock, other):
-        with qtbot.waitActive(window, timeout=WAIT):
+        with qtbot.waitActive(window):
             window.show()
             window.activateWindow()
         if window is dock:
@@ -245,6 +244,6 @@ def test_what_comes_while_another_window_is_active_has_the_keyboard_when_the_pan
             dock.show_empty("Opening…", "")
     dock.show_body()
     assert QApplication.activeWindow() is other
-    with qtbot.waitActive(dock, timeout=WAIT):
+    with qtbot.waitActive(dock):
         dock.activateWindow()
     assert QApplication.focusWidget() is text

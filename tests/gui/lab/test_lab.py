@@ -27,7 +27,7 @@ from llmlab_gui.window.notices import sentence
 
 
 def wait_for_runs(qtbot: QtBot, lab: Lab, count: int) -> None:
-    qtbot.waitUntil(lambda: len(lab.runs()) == count, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(lab.runs()) == count)
 
 
 def current_id(lab: Lab) -> str:
@@ -44,9 +44,9 @@ def test_at_the_start_it_turns_to_what_still_trains_and_then_to_no_run_that_begi
     wait_for_runs(qtbot, lab, 2)
     assert current_id(lab) == "live"
     assert [row.run.id for row in lab.runs()] == ["newer", "live"]
-    with qtbot.waitSignal(lab.run_ended, timeout=WAIT):
+    with qtbot.waitSignal(lab.run_ended):
         live.finish()
-    with qtbot.waitSignal(lab.run_appeared, timeout=WAIT):
+    with qtbot.waitSignal(lab.run_appeared):
         FakeRun(outputs, "elsewhere", created=1.72e9).start().advance(5)
     assert current_id(lab) == "live"  # Stop would stop the other one
     queued = FakeRun(outputs, "queued", created=1.73e9).start().advance(5)
@@ -59,16 +59,16 @@ def test_events_arrive_once_each_and_in_order(qtbot: QtBot, lab: Lab, outputs: P
     seen: list[int] = []
     lab.events_arrived.connect(lambda _, events: seen.extend(e.step for e in events if e.name == "step"))
     fake = FakeRun(outputs).start().advance(100)
-    qtbot.waitUntil(lambda: len(seen) == 100, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(seen) == 100)
     fake.advance(50)
-    qtbot.waitUntil(lambda: len(seen) == 150, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(seen) == 150)
     assert seen == list(range(1, 151))
 
 
 def test_a_worker_that_goes_back_cuts_the_history(qtbot: QtBot, lab: Lab, outputs: Path) -> None:
     fake = FakeRun(outputs).start().advance(100)
-    qtbot.waitUntil(lambda: len(lab.history("pretraining/fake").step_columns) == 100, timeout=WAIT)
-    with qtbot.waitSignal(lab.history_reset, timeout=WAIT) as told:
+    qtbot.waitUntil(lambda: len(lab.history("pretraining/fake").step_columns) == 100)
+    with qtbot.waitSignal(lab.history_reset) as told:
         fake.resume_from(60)
     assert told.args == ["pretraining/fake"]
     assert len(lab.history("pretraining/fake").step_columns) == 60
@@ -81,9 +81,7 @@ def test_shown_runs_are_followed_and_hidden_ones_let_go(qtbot: QtBot, lab: Lab, 
     lab.set_current("pretraining/c")
     lab.set_shown_runs(["pretraining/a", "pretraining/b"])
     assert lab.shown_runs() == ["pretraining/c", "pretraining/a", "pretraining/b"]
-    qtbot.waitUntil(
-        lambda: [len(lab.history(f"pretraining/{name}").step_columns) for name in "abc"] == [30, 31, 32], timeout=WAIT
-    )
+    qtbot.waitUntil(lambda: [len(lab.history(f"pretraining/{name}").step_columns) for name in "abc"] == [30, 31, 32])
     assert len({lab.color(f"pretraining/{name}").name() for name in "abc"}) == 3
     before = lab.color("pretraining/c").name()
     lab.set_shown_runs(["pretraining/a"])
@@ -124,15 +122,15 @@ def test_a_run_that_is_made_here_takes_the_place_of_one_elsewhere_that_has_its_t
 ) -> None:
     elsewhere = FakeRun(tmp_path / "elsewhere", "bar", created=1.7e9).start().advance(30).finish()
     lab.open_run(elsewhere.run)
-    qtbot.waitUntil(lambda: len(lab.history("pretraining/bar").step_columns) == 30, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(lab.history("pretraining/bar").step_columns) == 30)
     here = FakeRun(outputs, "bar", created=1.71e9).start().advance(50)
 
     def row_is_here() -> bool:
         row = lab.row("pretraining/bar")
         return row is not None and row.run.path == here.run.path
 
-    qtbot.waitUntil(row_is_here, timeout=WAIT)
-    qtbot.waitUntil(lambda: len(lab.history("pretraining/bar").step_columns) == 50, timeout=WAIT)
+    qtbot.waitUntil(row_is_here)
+    qtbot.waitUntil(lambda: len(lab.history("pretraining/bar").step_columns) == 50)
     assert row_is_here()
 
 
@@ -141,7 +139,7 @@ def test_a_run_that_takes_the_name_of_one_that_came_to_nothing_is_followed_from_
     qtbot: QtBot, lab: Lab, outputs: Path, tmp_path: Path, told: bool
 ) -> None:
     failed = FakeRun(outputs, "bar", created=1.7e9).start().fail("There was not enough memory.")
-    qtbot.waitUntil(lambda: lab.history("pretraining/bar").ended is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.history("pretraining/bar").ended is not None)
     again = FakeRun(tmp_path / "again", "bar", created=1.71e9).start().advance(50)
     failed.run.path.rename(failed.run.path.with_name(".tmp-bar"))
     again.run.path.rename(failed.run.path)
@@ -149,7 +147,7 @@ def test_a_run_that_takes_the_name_of_one_that_came_to_nothing_is_followed_from_
         lab.controller.started.emit(failed.run)
         assert lab.history("pretraining/bar").ended is None  # at once
     lab.refresh()
-    qtbot.waitUntil(lambda: len(lab.history("pretraining/bar").step_columns) == 50, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(lab.history("pretraining/bar").step_columns) == 50)
     row, started = lab.row("pretraining/bar"), lab.history("pretraining/bar").started
     assert row is not None
     assert row.status.state != "failed"
@@ -165,15 +163,15 @@ def test_switching_back_and_forth_leaves_what_is_shown_alone_followed(qtbot: QtB
         lab.set_current("pretraining/a")
         lab.set_current("pretraining/b")
     assert list(lab._followed._statuses) == ["pretraining/b"]
-    qtbot.waitUntil(lambda: len(lab._followed._watcher._watched) == 1, timeout=WAIT)
-    qtbot.waitUntil(lambda: len(lab.history("pretraining/b").step_columns) == 20, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(lab._followed._watcher._watched) == 1)
+    qtbot.waitUntil(lambda: len(lab.history("pretraining/b").step_columns) == 20)
 
 
 def test_a_deleted_run_goes_from_the_list_and_from_sight(qtbot: QtBot, lab: Lab, outputs: Path) -> None:
     FakeRun(outputs, "stays", created=1.7e9).start().advance(5).finish()
     doomed = FakeRun(outputs, "doomed", created=1.71e9).start().advance(5).finish()
     wait_for_runs(qtbot, lab, 2)
-    qtbot.waitUntil(lambda: not any(row.status.live for row in lab.runs()), timeout=WAIT)  # it may be seen on its way
+    qtbot.waitUntil(lambda: not any(row.status.live for row in lab.runs()))  # it may be seen on its way
     lab.set_current("pretraining/doomed")
     errors: list[LabError] = []
     lab.error_raised.connect(errors.append)
@@ -185,15 +183,15 @@ def test_a_deleted_run_goes_from_the_list_and_from_sight(qtbot: QtBot, lab: Lab,
 
 def test_of_a_live_run_whose_folder_was_deleted_the_window_says_so(qtbot: QtBot, lab: Lab, outputs: Path) -> None:
     fake = FakeRun(outputs).start().advance(20)
-    qtbot.waitUntil(lambda: current_id(lab) == "fake", timeout=WAIT)
-    with qtbot.waitSignal(lab.error_raised, timeout=WAIT) as told:
+    qtbot.waitUntil(lambda: current_id(lab) == "fake")
+    with qtbot.waitSignal(lab.error_raised) as told:
         fake.run.path.rename(outputs / "elsewhere")  # at once: a run without its lock alone was interrupted
     assert told.args[0].what == "The folder of fake is gone."
 
 
 def test_what_was_said_of_a_runs_end_or_pause_is_over_once_it_goes_on(qtbot: QtBot, lab: Lab, outputs: Path) -> None:
     fake = FakeRun(outputs).start().advance(20)
-    qtbot.waitUntil(lambda: current_id(lab) == "fake", timeout=WAIT)
+    qtbot.waitUntil(lambda: current_id(lab) == "fake")
     over: list[LabError] = []
     lab.error_over.connect(over.append)
     for stop, go_on in (
@@ -201,20 +199,20 @@ def test_what_was_said_of_a_runs_end_or_pause_is_over_once_it_goes_on(qtbot: QtB
         (lambda: fake.pause("The disk is full."), fake.unpause),
     ):
         over.clear()
-        with qtbot.waitSignal(lab.error_raised, timeout=WAIT) as told:
+        with qtbot.waitSignal(lab.error_raised) as told:
             stop()
         qtbot.wait(400)  # its status is looked at meanwhile
         assert over == []
         go_on()
-        qtbot.waitUntil(lambda: len(over) == 1, timeout=WAIT)
+        qtbot.waitUntil(lambda: len(over) == 1)
         assert over[0] is told.args[0]
-    with qtbot.waitSignal(lab.error_raised, timeout=WAIT) as told:
+    with qtbot.waitSignal(lab.error_raised) as told:
         lab.controller.complained.emit(fake.run, LabError("It was killed."))
     lab.controller.started.emit(fake.run)
     assert over[-1] is told.args[0]
     fake.advance(1)
-    qtbot.waitUntil(lambda: lab._followed._statuses[fake.run.full_name] is not None, timeout=WAIT)  # that it lives
-    with qtbot.waitSignal(lab.error_raised, timeout=WAIT) as told:
+    qtbot.waitUntil(lambda: lab._followed._statuses[fake.run.full_name] is not None)  # that it lives
+    with qtbot.waitSignal(lab.error_raised) as told:
         fake.fail("It failed once more.")
     renamed = rename_run(fake.run, "other")
     lab.take_renamed(fake.run.full_name, renamed)
@@ -226,13 +224,13 @@ def test_a_run_of_several_processes_that_was_killed_from_here_is_not_said_to_hav
     qtbot: QtBot, lab: Lab, outputs: Path
 ) -> None:
     fake = FakeRun(outputs).start().advance(20)
-    qtbot.waitUntil(lambda: current_id(lab) == "fake", timeout=WAIT)
+    qtbot.waitUntil(lambda: current_id(lab) == "fake")
     told: list[LabError] = []
     lab.error_raised.connect(told.append)
     for killed in (True, False):
         if killed:
             lab.controller.killed.add(fake.run.path)
-        with qtbot.waitSignal(lab.run_ended, timeout=WAIT):
+        with qtbot.waitSignal(lab.run_ended):
             fake.fail("Process 0 of the run's 2 was killed (SIGKILL).")  # as the one that started them writes it
         assert len(told) == (not killed)
         row = lab.current()
@@ -240,29 +238,29 @@ def test_a_run_of_several_processes_that_was_killed_from_here_is_not_said_to_hav
         assert (sentence(row, 1.0, killed=killed)[0] == "fake was killed") == killed
         if killed:
             fake.resume_from(20)
-            qtbot.waitUntil(lambda: lab.current().status.live, timeout=WAIT)  # type: ignore[union-attr]
+            qtbot.waitUntil(lambda: lab.current().status.live)  # type: ignore[union-attr]
 
 
 def test_a_run_that_fails_or_pauses_by_itself_says_why_and_one_that_finishes_how_well(
     qtbot: QtBot, lab: Lab, outputs: Path
 ) -> None:
     fake = FakeRun(outputs).start().advance(20)
-    qtbot.waitUntil(lambda: current_id(lab) == "fake", timeout=WAIT)
-    with qtbot.waitSignal(lab.error_raised, timeout=WAIT) as told:
+    qtbot.waitUntil(lambda: current_id(lab) == "fake")
+    with qtbot.waitSignal(lab.error_raised) as told:
         fake.fail("There was not enough memory.", "About 3 GB are needed.", "Try less.")
     assert (told.args[0].what, told.args[0].do) == ("There was not enough memory.", "Try less.")
     fake.resume_from(20)
-    qtbot.waitUntil(lambda: lab.row("pretraining/fake").status.live, timeout=WAIT)  # type: ignore[union-attr]
-    with qtbot.waitSignal(lab.error_raised, timeout=WAIT) as told:
+    qtbot.waitUntil(lambda: lab.row("pretraining/fake").status.live)  # type: ignore[union-attr]
+    with qtbot.waitSignal(lab.error_raised) as told:
         fake.pause().unpause().pause("The disk is full. Free some space, then resume.")
     assert told.args[0].what == "fake has paused by itself at step 20."
     assert told.args[0].why == "The disk is full. Free some space, then resume."
     fake.unpause()
     said: list[str] = []
     lab.said.connect(said.append)
-    qtbot.waitUntil(lambda: lab.row("pretraining/fake").status.live, timeout=WAIT)  # type: ignore[union-attr]
+    qtbot.waitUntil(lambda: lab.row("pretraining/fake").status.live)  # type: ignore[union-attr]
     before = lab.runs()
-    with qtbot.waitSignal(lab.run_ended, timeout=WAIT):
+    with qtbot.waitSignal(lab.run_ended):
         fake.advance(10).finish()
     look_again(qtbot, lab._poller)  # who follows the run has seen it; so does who lists all runs, now
     for shown in ("pretraining/fake", ""):  # no longer followed, it is known from lists alone
@@ -283,16 +281,16 @@ def test_a_run_whose_process_is_gone_says_so_and_where_it_would_go_on(
     qtbot: QtBot, lab: Lab, outputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake = FakeRun(outputs).start().advance(20).save_checkpoint().advance(10)
-    qtbot.waitUntil(lambda: current_id(lab) == "fake", timeout=WAIT)
-    with monkeypatch.context() as dying, qtbot.waitSignal(lab.error_raised, timeout=WAIT) as told:
+    qtbot.waitUntil(lambda: current_id(lab) == "fake")
+    with monkeypatch.context() as dying, qtbot.waitSignal(lab.error_raised) as told:
         dying.setattr("llmlab.store.worker_folder.process_alive", lambda pid, started: False)
     assert told.args[0].what == "fake was interrupted at step 30."
     assert "newest checkpoint, step 20." in told.args[0].do
-    qtbot.waitUntil(lambda: lab.row("pretraining/fake").status.live, timeout=WAIT)  # type: ignore[union-attr]
+    qtbot.waitUntil(lambda: lab.row("pretraining/fake").status.live)  # type: ignore[union-attr]
     lab.controller.killed.add(fake.run.path)  # by the window itself, which says so
     lab.error_raised.connect(lambda error: pytest.fail(str(error)))
     monkeypatch.setattr("llmlab.store.worker_folder.process_alive", lambda pid, started: False)
-    with qtbot.waitSignal(lab.run_ended, timeout=WAIT):
+    with qtbot.waitSignal(lab.run_ended):
         pass
 
 
@@ -305,7 +303,7 @@ def test_a_live_model_gives_way_to_the_newest_checkpoint_when_its_run_ends(
     lab.error_raised.connect(told.append)
     session.host._command = list(FAKE_HOST)
     session.open(f"{fake.run.path}@live")
-    qtbot.waitUntil(lambda: session.about is not None and session.about.live, timeout=WAIT)
+    qtbot.waitUntil(lambda: session.about is not None and session.about.live)
     refusal = LabError("fake does not train now.")
     session.look.live_failed.emit(refusal)  # it trains: something is wrong
     assert told == [refusal]
@@ -313,7 +311,7 @@ def test_a_live_model_gives_way_to_the_newest_checkpoint_when_its_run_ends(
     session.look.live_failed.emit(refusal)  # asked before anybody heard that it has ended
     assert told == [refusal]
     newest = f"{fake.run.path}@latest"
-    qtbot.waitUntil(lambda: session.about is not None and session.about.reference == newest, timeout=WAIT)
+    qtbot.waitUntil(lambda: session.about is not None and session.about.reference == newest)
 
 
 def test_a_damaged_run_is_told_once_and_hides_nothing(qtbot: QtBot, outputs: Path) -> None:
@@ -334,10 +332,10 @@ def test_a_damaged_run_is_told_once_and_hides_nothing(qtbot: QtBot, outputs: Pat
 def test_nothing_is_told_while_nothing_changes(qtbot: QtBot, lab: Lab, outputs: Path) -> None:
     FakeRun(outputs).start().advance(10).finish()
     wait_for_runs(qtbot, lab, 1)
-    qtbot.waitUntil(lambda: len(lab.history("pretraining/fake").step_columns) == 10, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(lab.history("pretraining/fake").step_columns) == 10)
     look_again(qtbot, lab._poller)
     qtbot.waitUntil(  # what was on its way has arrived
-        lambda: lab._followed._statuses["pretraining/fake"] is not None and not lab._news.isActive(), timeout=WAIT
+        lambda: lab._followed._statuses["pretraining/fake"] is not None and not lab._news.isActive()
     )
     told: list[int] = []
     lab.runs_changed.connect(lambda: told.append(1))
@@ -397,7 +395,7 @@ def test_a_name_that_is_taken_costs_neither_run_its_row(qtbot: QtBot, outputs: P
     lab = Lab(outputs)
     try:
         ids = ["pretraining/one", "pretraining/two"]
-        qtbot.waitUntil(lambda: sorted(row.id for row in lab.runs()) == ids, timeout=WAIT)
+        qtbot.waitUntil(lambda: sorted(row.id for row in lab.runs()) == ids)
         lab.set_current("pretraining/two")
         lab.begin_renaming("pretraining/one", "pretraining/two")
         lab._take_rows(lab.runs())  # as the next look finds them
@@ -434,7 +432,7 @@ def test_a_look_that_began_before_a_run_was_renamed_or_started_does_not_lose_it(
         hold.set()
         FakeRun(outputs, "other", created=1.6e9).start().advance(10).finish()  # so that this look has news
         lab.refresh()
-        qtbot.waitUntil(read.is_set, timeout=WAIT)
+        qtbot.waitUntil(read.is_set)
         if change == "renamed":
             lab.take_renamed("pretraining/one", rename_run(fake.run, "two"))
         else:
@@ -443,7 +441,7 @@ def test_a_look_that_began_before_a_run_was_renamed_or_started_does_not_lose_it(
         lab.current_changed.connect(currents.append)
         hold.clear()
         tell.set()
-        qtbot.waitUntil(lambda: lab.row("pretraining/other") is not None, timeout=WAIT)
+        qtbot.waitUntil(lambda: lab.row("pretraining/other") is not None)
         assert [row.run.id for row in lab.runs()] == ["two", *(["one"] if change == "started" else []), "other"]
         assert (current_id(lab), currents) == ("two", [])
     finally:
@@ -458,11 +456,11 @@ def test_a_panel_without_a_model_offers_that_of_the_current_run(qtbot: QtBot, la
     assert dock._empty._button.text() == "Choose a model"
     fake = FakeRun(outputs).start().advance(20)
     wait_for_runs(qtbot, lab, 1)
-    qtbot.waitUntil(lambda: dock._empty._button.text() == "Open the current run's model", timeout=WAIT)
+    qtbot.waitUntil(lambda: dock._empty._button.text() == "Open the current run's model")
     assert lab.current_model() == f"{fake.run.path}@live"  # a checkpoint may be deleted while it is looked at
     assert lab.current_model(live=False) == ""  # it has saved nothing yet
     fake.save_checkpoint().advance(1).finish()
     newest = f"{fake.run.path}@latest"
-    qtbot.waitUntil(lambda: lab.current_model() == newest, timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.current_model() == newest)
     dock._empty._button.click()
-    qtbot.waitUntil(lambda: lab.inspection.about is not None and lab.inspection.about.reference == newest, timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.inspection.about is not None and lab.inspection.about.reference == newest)

@@ -15,7 +15,6 @@ import pytest
 from fakes import FakeRun
 from preset_settings import resolve_settings
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 
 from llmlab.core.errors import LabError
 from llmlab.core.processes import process_start
@@ -74,7 +73,7 @@ def test_a_start_makes_the_run_and_its_worker(
     controller: RunController, qtbot: QtBot, outputs: Path, workers: list[subprocess.Popen[bytes]]
 ) -> None:
     settings = resolve_settings("baby", overrides={"train.steps": 77})
-    with qtbot.waitSignal(controller.started, timeout=WAIT) as started:
+    with qtbot.waitSignal(controller.started) as started:
         controller.start(settings, "mine", "baby")
     run: RunFolder = started.args[0]
     info = run.info()
@@ -87,7 +86,7 @@ def test_a_taken_name_is_an_error_not_a_run(
     controller: RunController, qtbot: QtBot, outputs: Path, workers: list[subprocess.Popen[bytes]]
 ) -> None:
     FakeRun(outputs, "mine")
-    with qtbot.waitSignal(controller.failed, timeout=WAIT) as told:
+    with qtbot.waitSignal(controller.failed) as told:
         controller.start(resolve_settings("baby"), "mine")
     assert "already there" in told.args[0].what
     assert not workers
@@ -98,7 +97,7 @@ def test_a_branch_has_its_parent_and_a_copy_of_the_checkpoint(
 ) -> None:
     parent = FakeRun(outputs, "parent", steps=1000).start().advance(200).save_checkpoint()
     checkpoint = list_checkpoints(parent.run.checkpoints)[-1]
-    with qtbot.waitSignal(controller.started, timeout=WAIT) as started:
+    with qtbot.waitSignal(controller.started) as started:
         controller.branch(parent.run, checkpoint, {"train.learning_rate": "5e-4"}, name="child")
     info = started.args[0].info()
     assert info.parent is not None
@@ -111,10 +110,10 @@ def test_a_finished_run_needs_more_steps_to_go_on(
     controller: RunController, qtbot: QtBot, outputs: Path, workers: list[subprocess.Popen[bytes]]
 ) -> None:
     fake = FakeRun(outputs, steps=100).start().advance(100).finish()
-    with qtbot.waitSignal(controller.failed, timeout=WAIT) as told:
+    with qtbot.waitSignal(controller.failed) as told:
         controller.resume(fake.run)
     assert "finished" in told.args[0].what
-    with qtbot.waitSignal(controller.said, timeout=WAIT) as said:
+    with qtbot.waitSignal(controller.said) as said:
         controller.resume(fake.run, {"train.steps": 150})
     assert "train.steps: 100 -> 150" in said.args[0]
     assert fake.run.info().settings.train.steps == 150
@@ -125,7 +124,7 @@ def test_asking_an_ended_run_is_an_error_that_says_what_to_do(
 ) -> None:
     fake = FakeRun(outputs).start().advance(5).stop()
     for ask in (controller.pause, controller.unpause, controller.save, controller.stop):
-        with qtbot.waitSignal(controller.failed, timeout=WAIT) as told:
+        with qtbot.waitSignal(controller.failed) as told:
             ask(fake.run)
         assert isinstance(told.args[0], LabError)
         assert "resume" in told.args[0].do
@@ -141,7 +140,7 @@ def test_a_worker_that_dies_at_once_is_told_with_its_last_words(
             return subprocess.Popen([sys.executable, "-c", code], stderr=log)
 
     monkeypatch.setattr(launcher, "start_worker", start)
-    with qtbot.waitSignal(controller.complained, timeout=WAIT) as told:
+    with qtbot.waitSignal(controller.complained) as told:
         controller.start(resolve_settings("baby"), "mine")
     assert "ended before it started work" in told.args[1].what
     assert "No module named torch" in told.args[1].why
@@ -151,11 +150,11 @@ def test_a_worker_that_dies_at_once_is_told_with_its_last_words(
 def test_workers_that_end_leave_no_zombies(
     controller: RunController, qtbot: QtBot, workers: list[subprocess.Popen[bytes]]
 ) -> None:
-    with qtbot.waitSignal(controller.started, timeout=WAIT):
+    with qtbot.waitSignal(controller.started):
         controller.start(resolve_settings("baby"), "mine")
     process = psutil.Process(workers[0].pid)
     process.kill()
-    qtbot.waitUntil(lambda: not process.is_running(), timeout=WAIT)
+    qtbot.waitUntil(lambda: not process.is_running())
 
 
 def test_a_stop_is_asked_for_and_told_until_the_run_ends(
@@ -167,7 +166,7 @@ def test_a_stop_is_asked_for_and_told_until_the_run_ends(
     assert [request.name for request in requests.take(fake.run.requests)] == ["stop"]
     assert controller.stopping_text(fake.run).startswith("Stopping")
     fake.stop()
-    qtbot.waitUntil(lambda: controller.stopping_text(fake.run) == "", timeout=WAIT)
+    qtbot.waitUntil(lambda: controller.stopping_text(fake.run) == "")
 
 
 def test_a_worker_that_does_not_read_requests_is_signalled(
@@ -178,7 +177,7 @@ def test_a_worker_that_does_not_read_requests_is_signalled(
     worker = _start(SLEEPER)
     _claim(fake.run, worker)
     controller.stop(fake.run)
-    qtbot.waitUntil(lambda: worker.poll() is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: worker.poll() is not None)
     assert worker.returncode == -15
 
 
@@ -191,12 +190,12 @@ def test_a_worker_whose_step_takes_long_is_not_signalled_within_its_patience(
     _claim(fake.run, worker, patience=600.0)
     controller.stop(fake.run)
     for _ in range(4):
-        with qtbot.waitSignal(controller.stopping_changed, timeout=WAIT):
+        with qtbot.waitSignal(controller.stopping_changed):
             pass
     assert controller.stopping_text(fake.run).startswith("Stopping: saves after this step")
     assert worker.poll() is None
     _claim(fake.run, worker, patience=1e-9)
-    qtbot.waitUntil(lambda: worker.poll() is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: worker.poll() is not None)
     assert worker.returncode == -15
 
 
@@ -208,11 +207,11 @@ def test_a_stuck_worker_is_killed_and_that_is_told(
     fake = FakeRun(outputs).start().advance(5)
     worker = _start(STUBBORN)
     _claim(fake.run, worker, heartbeat=0.0)
-    with qtbot.waitSignal(controller.complained, timeout=WAIT) as told:
+    with qtbot.waitSignal(controller.complained) as told:
         controller.stop(fake.run)
     assert "was killed" in told.args[1].what
     assert fake.run.path in controller.killed  # the end of the run is not told once more
-    qtbot.waitUntil(lambda: worker.poll() is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: worker.poll() is not None)
     assert worker.returncode == -9
 
 
@@ -231,7 +230,7 @@ def test_a_worker_that_is_slow_but_alive_is_never_killed(
     assert "asked again" in controller.stopping_text(fake.run)
     assert worker.poll() is None
     controller.kill(fake.run)  # someone decides
-    qtbot.waitUntil(lambda: worker.poll() is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: worker.poll() is not None)
 
 
 # As a worker holds its run: the lock as long as it lives.
@@ -255,7 +254,7 @@ def test_a_worker_is_reached_after_the_system_clock_was_set(
     moved = fake.run.recorded_status()  # Linux counts start times from the clock of now
     fake.run.write_status(replace(moved, pid_start=(moved.pid_start or 0.0) - 3600))
     getattr(controller, how)(fake.run)
-    qtbot.waitUntil(lambda: worker.poll() is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: worker.poll() is not None)
     assert worker.returncode == {"stop": -15, "kill": -9}[how]
 
 

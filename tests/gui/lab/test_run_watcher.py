@@ -77,23 +77,23 @@ def test_events_arrive_once_and_in_order_while_the_run_goes_on(
 ) -> None:
     fake = FakeRun(tmp_path).start().advance(100)
     watchers.append(watcher := Watcher(fake))
-    qtbot.waitUntil(lambda: len(watcher.events) == len(fake.written), timeout=WAIT)
+    qtbot.waitUntil(lambda: len(watcher.events) == len(fake.written))
     fake.advance(150)
-    qtbot.waitUntil(lambda: len(watcher.events) == len(fake.written), timeout=WAIT)
+    qtbot.waitUntil(lambda: len(watcher.events) == len(fake.written))
     assert watcher.events == fake.written
     assert watcher.statuses[-1].state == "running"
     fake.finish()
-    qtbot.waitUntil(lambda: watcher.statuses[-1].state == "finished", timeout=WAIT)
-    qtbot.waitUntil(lambda: watcher.events == fake.written, timeout=WAIT)
+    qtbot.waitUntil(lambda: watcher.statuses[-1].state == "finished")
+    qtbot.waitUntil(lambda: watcher.events == fake.written)
 
 
 def test_a_run_that_begins_later_appears_by_itself(tmp_path: Path, qtbot: QtBot, watchers: list[Watcher]) -> None:
     fake = FakeRun(tmp_path)
     watchers.append(watcher := Watcher(fake))
-    qtbot.waitUntil(lambda: bool(watcher.statuses), timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(watcher.statuses))
     assert watcher.statuses[0].state == "queued"
     fake.start().advance(5)
-    qtbot.waitUntil(lambda: watcher.events == fake.written, timeout=WAIT)
+    qtbot.waitUntil(lambda: watcher.events == fake.written)
 
 
 def test_batches_are_coalesced_to_twenty_a_second(
@@ -113,8 +113,8 @@ def test_batches_are_coalesced_to_twenty_a_second(
         fake.advance(1, evaluate=False)
         return len(looks) > 10
 
-    qtbot.waitUntil(one_more, timeout=WAIT)
-    qtbot.waitUntil(lambda: len(watcher.events) == len(fake.written), timeout=WAIT)
+    qtbot.waitUntil(one_more)
+    qtbot.waitUntil(lambda: len(watcher.events) == len(fake.written))
     watcher.thread.stop()
     watcher.thread.wait()
     assert watcher.batches <= len(looks)
@@ -124,9 +124,9 @@ def test_batches_are_coalesced_to_twenty_a_second(
 def test_a_resumed_worker_cuts_the_history(tmp_path: Path, qtbot: QtBot, watchers: list[Watcher]) -> None:
     fake = FakeRun(tmp_path).start().advance(300)
     watchers.append(watcher := Watcher(fake))
-    qtbot.waitUntil(lambda: len(watcher.events) == len(fake.written), timeout=WAIT)
+    qtbot.waitUntil(lambda: len(watcher.events) == len(fake.written))
     fake.resume_from(200).advance(400)
-    qtbot.waitUntil(lambda: watcher.events[-1] == fake.written[-1], timeout=WAIT)
+    qtbot.waitUntil(lambda: watcher.events[-1] == fake.written[-1])
     history = RunHistory()
     history.extend(watcher.events)
     steps = [event.step for event in fake.written if isinstance(event, StepEvent)]
@@ -139,11 +139,11 @@ def test_a_long_run_opens_by_its_overview_then_is_followed(
     monkeypatch.setattr(overview, "LONG_FILE_BYTES", 100_000)
     fake = FakeRun(tmp_path, steps=5000).start().write_lines(3000, eval_every=1000)
     watchers.append(watcher := Watcher(fake))
-    qtbot.waitUntil(lambda: bool(watcher.overviews), timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(watcher.overviews))
     assert watcher.events == []
     before = len(fake.written)
     fake.advance(5, evaluate=False)
-    qtbot.waitUntil(lambda: watcher.events == fake.written[before:], timeout=WAIT)
+    qtbot.waitUntil(lambda: watcher.events == fake.written[before:])
 
 
 def test_several_runs_are_followed_each_by_itself_and_one_that_is_let_go_is_silent(
@@ -154,16 +154,16 @@ def test_several_runs_are_followed_each_by_itself_and_one_that_is_let_go_is_sile
     others: list[Event] = []
     watcher.thread.batch.connect(lambda run_id, events: others.extend(events) if run_id != watcher.id else None)
     watcher.thread.follow(second.run)
-    qtbot.waitUntil(lambda: (watcher.events, others) == (first.written, second.written), timeout=WAIT)
+    qtbot.waitUntil(lambda: (watcher.events, others) == (first.written, second.written))
     first.advance(40)
     watcher.thread.let_go(watcher.id)
     before = len(watcher.events)
     second.advance(60)
-    qtbot.waitUntil(lambda: others == second.written, timeout=WAIT)
+    qtbot.waitUntil(lambda: others == second.written)
     assert len(watcher.events) == before
     watcher.events.clear()
     watcher.thread.follow(first.run)
-    qtbot.waitUntil(lambda: watcher.events == first.written, timeout=WAIT)
+    qtbot.waitUntil(lambda: watcher.events == first.written)
 
 
 def test_a_deleted_folder_ends_in_a_sentence_and_other_runs_are_followed_on(
@@ -174,12 +174,12 @@ def test_a_deleted_folder_ends_in_a_sentence_and_other_runs_are_followed_on(
     others: list[Event] = []
     watcher.thread.batch.connect(lambda run_id, events: others.extend(events) if run_id != watcher.id else None)
     watcher.thread.follow(other.run)
-    qtbot.waitUntil(lambda: len(watcher.events) == len(fake.written), timeout=WAIT)
+    qtbot.waitUntil(lambda: len(watcher.events) == len(fake.written))
     shutil.rmtree(fake.run.path)
-    qtbot.waitUntil(lambda: bool(watcher.errors), timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(watcher.errors))
     assert "is gone" in watcher.errors[0].what
     other.advance(20)
-    qtbot.waitUntil(lambda: others == other.written, timeout=WAIT)
+    qtbot.waitUntil(lambda: others == other.written)
     assert len(watcher.errors) == 1
 
 
@@ -199,9 +199,9 @@ def test_a_mistake_in_one_run_stops_no_other(
     watchers.append(watcher := Watcher(broken))
     others: list[Event] = []
     watcher.thread.batch.connect(lambda _, events: others.extend(events))
-    qtbot.waitUntil(lambda: told == [ZeroDivisionError], timeout=WAIT)
+    qtbot.waitUntil(lambda: told == [ZeroDivisionError])
     watcher.thread.follow(fake.run)
-    qtbot.waitUntil(lambda: others == fake.written, timeout=WAIT)
+    qtbot.waitUntil(lambda: others == fake.written)
     assert told == [ZeroDivisionError]
 
 
@@ -211,7 +211,7 @@ def test_it_stops_within_a_second(tmp_path: Path, qtbot: QtBot, state: str) -> N
     if state == "finished":
         fake.finish()
     watcher = Watcher(fake)
-    qtbot.waitUntil(lambda: len(watcher.events) == len(fake.written), timeout=WAIT)
+    qtbot.waitUntil(lambda: len(watcher.events) == len(fake.written))
     watcher.thread.stop()
     assert watcher.thread.wait(WAIT)
 
@@ -223,7 +223,7 @@ def test_it_stops_within_a_second_while_a_long_run_is_opened(
     monkeypatch.setattr(overview, "LONG_FILE_BYTES", 100_000)
     fake = FakeRun(tmp_path, steps=100_000).start().write_lines(100_000)
     watcher = Watcher(fake)
-    qtbot.waitUntil(watcher.thread.isRunning, timeout=WAIT)
+    qtbot.waitUntil(watcher.thread.isRunning)
     watcher.thread.stop()
     assert watcher.thread.wait(WAIT)
     assert watcher.overviews == watcher.errors == []

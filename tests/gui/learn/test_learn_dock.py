@@ -16,7 +16,6 @@ from PySide6.QtCore import QPoint, Qt, QUrl
 from PySide6.QtGui import QColor, QDesktopServices, QImage, QTextDocument
 from PySide6.QtWidgets import QApplication, QDockWidget, QMainWindow, QWidget
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 
 from llmlab.core.paths import resources_dir
 from llmlab.practice.deck import Deck
@@ -70,7 +69,7 @@ def dock(qtbot: QtBot, lab: FakeLab, tmp_path: Path, monkeypatch: pytest.MonkeyP
     qtbot.addWidget(dock)
     dock.resize(800, 500)
     dock.show()
-    qtbot.waitUntil(lambda: dock.page_name != "", timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.page_name != "")
     yield dock
     dock.shutdown()
 
@@ -111,13 +110,13 @@ def test_a_page_is_drawn_only_when_it_comes_to_sight(
     assert drawn == []
     assert hidden.page_name == ""
     hidden.raise_()
-    qtbot.waitUntil(lambda: drawn == ["attention"], timeout=WAIT)
+    qtbot.waitUntil(lambda: drawn == ["attention"])
     front.raise_()
-    qtbot.waitUntil(lambda: hidden.visibleRegion().isEmpty(), timeout=WAIT)
+    qtbot.waitUntil(lambda: hidden.visibleRegion().isEmpty())
     theme_notifier.changed.emit()
     assert drawn == ["attention"]
     hidden.raise_()  # in the new theme's colours
-    qtbot.waitUntil(lambda: drawn == ["attention", "attention"], timeout=WAIT)
+    qtbot.waitUntil(lambda: drawn == ["attention", "attention"])
 
 
 def test_lines_to_copy_keep_their_characters() -> None:
@@ -171,7 +170,7 @@ def test_the_page_that_was_read_last_opens_at_the_next_start(
     qtbot.addWidget(again)
     again.remember(settings)
     again.show()
-    qtbot.waitUntil(lambda: again.page_name == "loss", timeout=WAIT)
+    qtbot.waitUntil(lambda: again.page_name == "loss")
     again.shutdown()
 
 
@@ -197,10 +196,10 @@ def test_a_term_of_a_panel_leads_to_its_entry(
 def test_links_fill_setup_raise_docks_and_open_the_web(
     qtbot: QtBot, dock: LearnDock, lab: FakeLab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with qtbot.waitSignal(lab.setup_requested, timeout=WAIT) as asked:
+    with qtbot.waitSignal(lab.setup_requested) as asked:
         dock.open_link(QUrl("lab:run?preset=baby&steps=30&model.n_layer=2"))
     assert asked.args == [{"preset": "baby", "train.steps": "30", "model.n_layer": "2"}]
-    with qtbot.waitSignal(lab.dock_requested, timeout=WAIT) as asked:
+    with qtbot.waitSignal(lab.dock_requested) as asked:
         dock.open_link(QUrl("dock:loss"))
     assert asked.args == ["loss"]
     opened: list[QUrl] = []
@@ -208,14 +207,14 @@ def test_links_fill_setup_raise_docks_and_open_the_web(
     dock.open_link(QUrl("https://example.org/"))
     assert opened == [QUrl("https://example.org/")]
     monkeypatch.setattr(QDesktopServices, "openUrl", lambda _: False)  # as where there is no browser
-    with qtbot.waitSignal(lab.error_raised, timeout=WAIT) as refused:
+    with qtbot.waitSignal(lab.error_raised) as refused:
         dock.open_link(QUrl("https://example.org/"))
     assert "https://example.org/" in refused.args[0].do
     lab.add(FakeRun(lab.outputs, "mine").start())
-    with qtbot.waitSignal(lab.finetune_requested, timeout=WAIT) as asked:
+    with qtbot.waitSignal(lab.finetune_requested) as asked:
         dock.open_link(QUrl("lab:finetune?base=mine@final&method=full&name=taught"))
     assert asked.args == [{"preset": "scratch", "model.base": "mine@final", "model.method": "full", "name": "taught"}]
-    with qtbot.waitSignal(lab.paper_requested, timeout=WAIT) as asked:
+    with qtbot.waitSignal(lab.paper_requested) as asked:
         dock.open_link(QUrl("paper:grokking"))
     assert asked.args == ["grokking", ""]
     dock.open_link(QUrl("lab:run?model.n_leyer=2"))
@@ -234,7 +233,7 @@ def test_a_workspace_link_arranges_the_panels_and_opens_model_and_prompt(
     assert "no run mine yet" in lab.errors[-1].what
     lab.inspection.about = ModelAbout("bar", "bar", "scratch")
     prompts: list[str] = []
-    with monkeypatch.context() as patch, qtbot.waitSignal(lab.workspace_requested, timeout=WAIT):
+    with monkeypatch.context() as patch, qtbot.waitSignal(lab.workspace_requested):
         patch.setattr(lab.inspection, "set_prompt", lambda text, *_, **__: prompts.append(text))
         dock.open_link(QUrl("workspace:look-inside?model=mine@final&prompt=To%20be"))
     assert (opened, prompts) == ([], ["To be"])  # the model that is open stays
@@ -243,7 +242,7 @@ def test_a_workspace_link_arranges_the_panels_and_opens_model_and_prompt(
     assert "First hour, page 1" in lab.errors[-1].do
     lab.inspection.about = None
     lab.add(FakeRun(lab.outputs, "mine").start())
-    with qtbot.waitSignal(lab.workspace_requested, timeout=WAIT) as asked:
+    with qtbot.waitSignal(lab.workspace_requested) as asked:
         dock.open_link(QUrl("workspace:look-inside?model=mine@final&prompt=The%20king"))
     assert asked.args == ["Look inside"]
     assert opened == ["mine@final"]
@@ -260,7 +259,7 @@ def test_a_workspace_link_arranges_the_panels_and_opens_model_and_prompt(
     dock.open_link(QUrl("workspace:look-inside?model=whole@final"))
     assert opened[-1] == "whole@250"
     assert "was deleted" in lab.errors[-1].why
-    with qtbot.waitSignals([lab.workspace_requested, lab.setup_requested], timeout=WAIT, order="strict"):
+    with qtbot.waitSignals([lab.workspace_requested, lab.setup_requested], order="strict"):
         dock.open_link(QUrl("lab:run?steps=30&workspace=train"))
 
 
@@ -284,9 +283,7 @@ def test_a_figure_is_never_wider_than_the_page(qtbot: QtBot, dock: LearnDock) ->
     dock.go("results/loss")
     for width in (800, 500):
         dock.resize(width, 500)
-        qtbot.waitUntil(
-            lambda: dock.browser.document().size().width() <= dock.browser.viewport().width() + 1, timeout=WAIT
-        )
+        qtbot.waitUntil(lambda: dock.browser.document().size().width() <= dock.browser.viewport().width() + 1)
         assert dock.browser.horizontalScrollBar().maximum() == 0
 
 
@@ -393,7 +390,7 @@ def test_a_narrow_dock_has_a_combo_box_instead_of_the_list(qtbot: QtBot, dock: L
     assert dock.list.isVisible()
     assert not dock.combo.isVisible()
     dock.resize(420, 500)
-    qtbot.waitUntil(dock.combo.isVisible, timeout=WAIT)
+    qtbot.waitUntil(dock.combo.isVisible)
     assert not dock.list.isVisible()
 
 
@@ -424,13 +421,13 @@ def test_a_page_keeps_its_first_words_at_every_width(dock: LearnDock, qtbot: QtB
         for width in (420, 900, 801, 800):
             dock.resize(width, 500)
             assert first() == words, width
-            qtbot.waitUntil(lambda: not browser._resized.isActive(), timeout=WAIT)  # drawn anew, tables turned
+            qtbot.waitUntil(lambda: not browser._resized.isActive())  # drawn anew, tables turned
             assert first() == words, width
     dock.go("attention")  # another page begins at its top, also while the width is still new
     dock.go("long")
     dock.resize(500, 500)
     dock.go("attention")
-    qtbot.waitUntil(lambda: not browser._resized.isActive(), timeout=WAIT)
+    qtbot.waitUntil(lambda: not browser._resized.isActive())
     assert browser.verticalScrollBar().value() == 0
 
 
@@ -453,7 +450,7 @@ def test_a_concept_page_asks_two_questions_and_keeps_the_answers(dock: LearnDock
     box.card.next_button.click()
     assert not box.card.isVisible()
     assert told == ["attention"] * 2
-    qtbot.waitUntil(lambda: len(Deck(lab.outputs).read().answers) == 2, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(Deck(lab.outputs).read().answers) == 2)
     assert [answer.page for answer in Deck(lab.outputs).read().answers] == ["attention"] * 2
     dock.go("results/loss")
     assert not box.isVisible()
@@ -609,7 +606,7 @@ def test_the_questions_stand_in_the_page_and_scroll_with_it(dock: LearnDock, lab
     box.button.setFocus()
     box.button.click()
     lab.inspection.host.say()  # type: ignore[attr-defined]
-    qtbot.waitUntil(lambda: box.card.isVisible() and box.height() >= box.layout().sizeHint().height(), timeout=WAIT)
+    qtbot.waitUntil(lambda: box.card.isVisible() and box.height() >= box.layout().sizeHint().height())
     top, end = place()
     assert top == before[0]  # below the same words
     assert end > before[1]
@@ -637,9 +634,9 @@ def test_tab_goes_through_a_question_and_moves_no_page(dock: LearnDock, lab: Fak
     lab.inspection.host = Questions([question(CHOICE)])  # type: ignore[assignment]
     box.button.click()
     lab.inspection.host.say()  # type: ignore[attr-defined]
-    qtbot.waitUntil(lambda: box.card.isVisible() and box.height() >= box.layout().sizeHint().height(), timeout=WAIT)
+    qtbot.waitUntil(lambda: box.card.isVisible() and box.height() >= box.layout().sizeHint().height())
     box.card.choices.setFocus()
-    qtbot.waitUntil(box.card.choices.hasFocus, timeout=WAIT)
+    qtbot.waitUntil(box.card.choices.hasFocus)
     top = bar.value()
     seen = [QApplication.focusWidget()]
     for _ in range(2):
@@ -659,7 +656,7 @@ def test_a_message_about_an_answer_leaves_the_button_in_sight(dock: LearnDock, l
     box, browser = dock.questions, dock.browser
     box.button.click()
     lab.inspection.host.say()  # type: ignore[attr-defined]
-    qtbot.waitUntil(box.card.isVisible, timeout=WAIT)
+    qtbot.waitUntil(box.card.isVisible)
     box.card.line.setText("12")
     button = box.card.answer_button
     browser.ensureWidgetVisible(button)
@@ -667,7 +664,7 @@ def test_a_message_about_an_answer_leaves_the_button_in_sight(dock: LearnDock, l
     bar.setValue(bar.value() - (browser.viewport().height() - _below(browser, button)))  # at the lower edge
     box.card.submit()
     assert box.card.problem.isVisible()
-    qtbot.waitUntil(lambda: button.height() < _below(browser, button) <= browser.viewport().height(), timeout=WAIT)
+    qtbot.waitUntil(lambda: button.height() < _below(browser, button) <= browser.viewport().height())
 
 
 def _below(browser: PageBrowser, widget: QWidget) -> int:

@@ -11,7 +11,6 @@ from fake_lab import FakeLab
 from practice_questions import Questions, question
 from PySide6.QtCore import Qt
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 
 from llmlab.core.errors import LabError
 from llmlab.learning.progress import READ, State, StationLog
@@ -44,7 +43,7 @@ def dock(qtbot: QtBot, lab: FakeLab, monkeypatch: pytest.MonkeyPatch) -> Iterato
     qtbot.addWidget(dock)
     dock.resize(800, 500)
     dock.show()
-    qtbot.waitUntil(lambda: dock.page_name != "", timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.page_name != "")
     yield dock
     dock.shutdown()
 
@@ -90,9 +89,9 @@ def test_a_page_is_read_when_it_was_scrolled_through_and_not_when_its_end_was_ju
     bar = dock.browser.verticalScrollBar()
     while bar.value() < bar.maximum():
         bar.setValue(bar.value() + bar.pageStep())
-    qtbot.waitUntil(lambda: state_of(lab, SECOND).read, timeout=WAIT)
+    qtbot.waitUntil(lambda: state_of(lab, SECOND).read)
     assert not state_of(lab, FIRST).read
-    qtbot.waitUntil(lambda: "page read, question open" in dock.foot.words.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "page read, question open" in dock.foot.words.text())
 
 
 def test_a_station_is_done_by_reading_and_answering_or_by_hand(
@@ -102,20 +101,20 @@ def test_a_station_is_done_by_reading_and_answering_or_by_hand(
     StationLog(lab.outputs).add(READ, pages=[FIRST])
     Deck(lab.outputs).add(replace(question(CHOICE), concept=FIRST), Marked(False, "1"))
     dock.questions.asker.look()  # as after an answer
-    qtbot.waitUntil(lambda: dock.foot.words.text().endswith(": done"), timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.foot.words.text().endswith(": done"))
     dock.go(SECOND)
     dock.foot.mark_button.click()
-    qtbot.waitUntil(lambda: "marked as done" in dock.foot.words.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "marked as done" in dock.foot.words.text())
     dock.foot.mark_button.click()
-    qtbot.waitUntil(lambda: not state_of(lab, SECOND).done, timeout=WAIT)
+    qtbot.waitUntil(lambda: not state_of(lab, SECOND).done)
     dock.go(path_page(NAME))
-    qtbot.waitUntil(lambda: "✓ " in dock.browser.toPlainText(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "✓ " in dock.browser.toPlainText())
     monkeypatch.setattr(stations, "ask", lambda *_, **__: "")
     dock.foot.mark_button.click()  # begin anew; no
     monkeypatch.setattr(stations, "ask", lambda *_, **__: "anew")
     assert "✓ " in dock.browser.toPlainText()
     dock.foot.mark_button.click()
-    qtbot.waitUntil(lambda: "✓ " not in dock.browser.toPlainText(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "✓ " not in dock.browser.toPlainText())
 
 
 def test_an_explanation_is_saved_as_it_is_typed_ticked_and_opens_what_was_missing(
@@ -127,7 +126,7 @@ def test_an_explanation_is_saved_as_it_is_typed_ticked_and_opens_what_was_missin
     assert box.isVisible()
     assert not box.points.isVisible()
     qtbot.keyClicks(box.text, "Text is cut into tokens.")
-    qtbot.waitUntil(lambda: bool(tries(lab.outputs, PATH)), timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(tries(lab.outputs, PATH)))
     assert last_try(lab).text == "Text is cut into tokens."
     qtbot.keyClicks(box.text, " And more.")
     dock.go("checkpoints")  # at once
@@ -142,9 +141,9 @@ def test_an_explanation_is_saved_as_it_is_typed_ticked_and_opens_what_was_missin
     assert last_try(lab).ticked == 1
     assert 'href="concept:embeddings"' in box.result.text()
     assert 'href="concept:tokens"' not in box.result.text()
-    qtbot.waitUntil(lambda: not state_of(lab, SECOND).done, timeout=WAIT)
+    qtbot.waitUntil(lambda: not state_of(lab, SECOND).done)
     assert state_of(lab, FIRST).done
-    qtbot.waitUntil(lambda: StationLog(lab.outputs).standing()[NAME].explained, timeout=WAIT)
+    qtbot.waitUntil(lambda: StationLog(lab.outputs).standing()[NAME].explained)
 
 
 def test_a_second_try_says_what_is_new_and_the_first_stays(dock: LearnDock, lab: FakeLab, qtbot: QtBot) -> None:
@@ -188,7 +187,7 @@ def test_who_types_without_a_pause_is_saved_too(dock: LearnDock, lab: FakeLab, q
         dock.explain.text.insertPlainText("a")  # every 10 ms
         return bool(tries(lab.outputs, PATH))
 
-    qtbot.waitUntil(type_on, timeout=WAIT)
+    qtbot.waitUntil(type_on)
 
 
 def test_a_second_window_that_only_looks_at_a_draft_writes_no_copy_of_it(
@@ -214,12 +213,12 @@ def test_ticks_are_kept_when_the_page_is_left_and_who_had_nothing_can_write_agai
     box.text.setPlainText("I do not know.")
     box.uncover_button.click()
     box.keep_button.click()  # nothing ticked
-    qtbot.waitUntil(lambda: dock.stations.standing[NAME].done == 0, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.stations.standing[NAME].done == 0)
     assert box.result.text().startswith(f"0 of {len(PATH.explain.points)} points. What is missing")
     box.points.item(0).setCheckState(Qt.CheckState.Checked)
     box.keep_button.click()
     # What it does not lack after all is done again; what it lacks is opened by a row after that.
-    qtbot.waitUntil(lambda: state_of(lab, FIRST).done and not state_of(lab, SECOND).done, timeout=WAIT)
+    qtbot.waitUntil(lambda: state_of(lab, FIRST).done and not state_of(lab, SECOND).done)
     box.again_button.click()
     assert box.which.currentIndex() == -1
     box.text.setPlainText("Better.")
@@ -267,7 +266,7 @@ def test_the_next_station_has_the_keyboard(dock: LearnDock, qtbot: QtBot) -> Non
     dock.go(FIRST)
     dock.foot.next_button.setFocus()
     dock.foot.next_button.click()
-    qtbot.waitUntil(dock.browser.hasFocus, timeout=WAIT)
+    qtbot.waitUntil(dock.browser.hasFocus)
     dock.go(explain_page(NAME))
     dock.explain.back_button.click()
     assert dock.browser.hasFocus()
@@ -277,6 +276,6 @@ def test_the_line_under_a_page_is_in_sight_in_a_small_dock(dock: LearnDock, qtbo
     dock.go(explain_page(NAME))  # which needs more room than a page
     dock.go(FIRST)
     dock.resize(430, 300)
-    qtbot.waitUntil(lambda: dock.foot.width() < 430, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.foot.width() < 430)
     assert dock.foot.isVisible()
     assert dock._room.verticalScrollBar().maximum() == 0

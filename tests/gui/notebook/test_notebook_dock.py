@@ -17,7 +17,6 @@ from PySide6.QtGui import QColor
 from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QApplication, QScrollArea, QVBoxLayout, QWidget
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 from windows import dock_in_sight, first_cell
 
 from llmlab.data.papers import VERDICTS, read_paper
@@ -74,7 +73,7 @@ def lab(qtbot: QtBot, outputs: Path, live: FakeRun) -> Iterator[Lab]:
 @pytest.fixture
 def dock(qtbot: QtBot, lab: Lab) -> Iterator[NotebookDock]:
     with dock_in_sight(qtbot, NotebookDock(lab), 760, 760) as made:
-        qtbot.waitUntil(lambda: len(made.model.rows) == 6, timeout=WAIT)
+        qtbot.waitUntil(lambda: len(made.model.rows) == 6)
         yield made
 
 
@@ -124,7 +123,7 @@ def test_what_was_altered_is_said_in_the_table_and_the_detail(
     values = json.loads(path.read_text())
     values["predictions"][0] |= {"low": 2.0, "high": 2.3}  # where it ended
     path.write_text(json.dumps(values))
-    with qtbot.waitSignal(dock.book.changed, timeout=WAIT):
+    with qtbot.waitSignal(dock.book.changed):
         dock.book.refresh()
     (row,) = [row for row in range(dock.proxy.rowCount()) if dock.proxy.index(row, 0).data() == "surprising"]
     cell = dock.proxy.index(row, VERDICT)
@@ -241,13 +240,13 @@ def test_a_sentence_is_judged_and_something_is_learned(dock: NotebookDock, qtbot
     choose(dock, "expected", "text")
     assert dock.detail.came_right.isVisible()
     dock.detail.came_right.click()
-    qtbot.waitUntil(lambda: dock.book.entries[2].state != TO_JUDGE, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.book.entries[2].state != TO_JUDGE)
     line = dock.chosen()
     assert line is not None  # the selection stayed
     assert line.locked.prediction.quantity == "text"
     dock.detail.learn.setText("One can know such things.")
     qtbot.keyClick(dock.detail.learn, Qt.Key.Key_Return)
-    qtbot.waitUntil(lambda: bool(dock.book.entries[2].learned), timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(dock.book.entries[2].learned))
     assert rows(dock)[-1][8] == "One can know such things."
 
 
@@ -261,25 +260,25 @@ def test_an_open_entry_waits_for_its_sentence(dock: NotebookDock) -> None:
 def test_a_run_that_finishes_is_scored_and_told(dock: NotebookDock, lab: Lab, live: FakeRun, qtbot: QtBot) -> None:
     said: list[str] = []
     lab.said.connect(said.append)
-    qtbot.waitUntil(lambda: lab.row("pretraining/live") is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.row("pretraining/live") is not None)
     live.losses_of = lambda step: (1.8, 2.5)  # type: ignore[method-assign]
     live.advance(15, evaluate=False).append(Evaluated(20, 1.0, 1.8, 2.5, True, 0.1))
     live.finish()
     told = "live: You predicted final validation loss: 1.9 to 2.2, 80 % sure. The outcome was 2.5: outside."
-    qtbot.waitUntil(lambda: told in said, timeout=WAIT)
+    qtbot.waitUntil(lambda: told in said)
     assert rows(dock)[0][4] == "outside"
     shutil.copytree(live.run.path, live.run.path.with_name("copy"))
     lab.notebook.refresh()
-    qtbot.waitUntil(lambda: ("copy", "outside") in [(row[0], row[4]) for row in rows(dock)], timeout=WAIT)
+    qtbot.waitUntil(lambda: ("copy", "outside") in [(row[0], row[4]) for row in rows(dock)])
     assert said.count(told) == 1
 
 
 def test_the_curve_of_a_live_run_grows(dock: NotebookDock, lab: Lab, live: FakeRun, qtbot: QtBot) -> None:
     choose(dock, "live", "val_loss")
-    qtbot.waitUntil(lambda: lab.row("pretraining/live") is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.row("pretraining/live") is not None)
     lab.set_current("pretraining/live")
     live.append(Evaluated(5, 1.0, 3.4, 3.5, True, 0.1))
-    qtbot.waitUntil(lambda: dock.detail.result_chart.curves()["actual"].y.tolist() == [3.5], timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.detail.result_chart.curves()["actual"].y.tolist() == [3.5])
 
 
 def test_calibration_and_surprises_are_those_of_all_entries(dock: NotebookDock, qtbot: QtBot) -> None:
@@ -304,7 +303,7 @@ def test_calibration_and_surprises_are_those_of_all_entries(dock: NotebookDock, 
 
 def test_everything_can_be_exported(dock: NotebookDock, lab: Lab, qtbot: QtBot, tmp_path: Path) -> None:
     def export(write: Callable[[Path], None], path: Path) -> None:
-        with qtbot.waitSignal(lab.said, timeout=WAIT, check_params_cb=lambda said: said == f"Saved {path}."):
+        with qtbot.waitSignal(lab.said, check_params_cb=lambda said: said == f"Saved {path}."):
             write(path)
 
     export(dock.export, tmp_path / "all.md")
@@ -326,19 +325,19 @@ def test_everything_can_be_exported(dock: NotebookDock, lab: Lab, qtbot: QtBot, 
     lab.error_raised.connect(errors.append)
     dock.export_charts(tmp_path / "none.png")
     dock.export_table(tmp_path / "no" / "such" / "folder.csv")
-    qtbot.waitUntil(lambda: len(errors) == 2, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(errors) == 2)
 
 
 def test_in_a_low_place_the_table_is_a_page_of_its_own(dock: NotebookDock, qtbot: QtBot) -> None:
     assert dock.page == RESULT
     dock.resize(420, 380)
-    qtbot.waitUntil(lambda: dock.page == LIST, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.page == LIST)
     choose(dock, "expected", "val_loss")
     qtbot.keyClick(dock.table, Qt.Key.Key_Return)
     assert dock.page == RESULT
     assert "outcome was 2.05" in dock.detail.sentence.text()
     dock.resize(420, 760)
-    qtbot.waitUntil(lambda: dock.tabs.indexOf(dock.table) < 0, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.tabs.indexOf(dock.table) < 0)
     assert dock.table.isVisible()
 
 
@@ -379,7 +378,7 @@ def test_an_empty_notebook_says_what_to_do(qtbot: QtBot, outputs: Path) -> None:
     dock = NotebookDock(lab)
     qtbot.addWidget(dock)
     assert "Reading the notebook" in dock._empty.text
-    qtbot.waitUntil(lambda: "No predictions yet" in dock._empty.text, timeout=WAIT)
+    qtbot.waitUntil(lambda: "No predictions yet" in dock._empty.text)
     lab.queue.state = QueueState((QueuedRun(FakeRun(outputs, "other").settings, predictions=[{}]),))
     lab.queue.changed.emit()
     assert "1 prediction waits with the queue" in dock._empty.text
@@ -393,5 +392,5 @@ def test_an_empty_notebook_says_what_to_do(qtbot: QtBot, outputs: Path) -> None:
 def test_a_renamed_run_has_its_new_name_at_once(dock: NotebookDock, outputs: Path, qtbot: QtBot) -> None:
     run = RunFolder(outputs / "pretraining" / "surprising")
     dock.lab.take_renamed(run.full_name, rename_run(run, "astonishing"))
-    qtbot.waitUntil(lambda: "astonishing" in [row[0] for row in rows(dock)], timeout=WAIT)
+    qtbot.waitUntil(lambda: "astonishing" in [row[0] for row in rows(dock)])
     assert "surprising" not in [row[0] for row in rows(dock)]

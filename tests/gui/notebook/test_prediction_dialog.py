@@ -21,7 +21,7 @@ from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QAbstractButton, QApplication, QScrollArea
 from pytestqt.qtbot import QtBot
 from shiboken6 import delete
-from waits import SECONDS, WAIT
+from waits import SECONDS
 
 from llmlab.core.errors import Cancelled
 from llmlab.core.finetuning_settings import BaseSettings, FinetuneSettings
@@ -75,14 +75,14 @@ def test_the_curve_is_as_wide_as_what_stands_below_it(dialog: PredictionDialog, 
     dialog.draw_button.setChecked(True)
     curve = dialog.curve
     assert curve is not None
-    qtbot.waitUntil(lambda: curve.width() == dialog.sentence.width(), timeout=WAIT)
+    qtbot.waitUntil(lambda: curve.width() == dialog.sentence.width())
 
 
 def test_enter_presses_the_button_that_has_the_keyboard(
     ring: FocusRing, qtbot: QtBot, dialog: PredictionDialog
 ) -> None:
     dialog.activateWindow()
-    qtbot.waitUntil(dialog.isActiveWindow, timeout=WAIT)
+    qtbot.waitUntil(dialog.isActiveWindow)
 
     def press(button: QAbstractButton) -> None:
         button.setFocus(Qt.FocusReason.TabFocusReason)
@@ -126,7 +126,7 @@ def test_starting_without_a_prediction_is_an_answer_of_its_own(dialog: Predictio
 
 
 def test_nothing_moves_or_complains_while_one_types(qtbot: QtBot, dialog: PredictionDialog) -> None:
-    with qtbot.waitActive(dialog, timeout=WAIT):
+    with qtbot.waitActive(dialog):
         dialog.activateWindow()
 
     def places() -> list[object]:
@@ -247,7 +247,7 @@ def chart(qtbot: QtBot) -> Iterator[DrawnCurve]:
     made = CurveRow(500, 4.43)
     qtbot.addWidget(made)
     made.resize(640, 400)
-    with qtbot.waitExposed(made, timeout=WAIT):
+    with qtbot.waitExposed(made):
         made.show()
     yield made.chart  # not returned: nothing else would hold the row that it is in
     made.close()
@@ -290,22 +290,22 @@ def test_a_drawn_curve_is_stated_with_its_tolerance(
     dialog.draw_button.setChecked(True)
     curve = dialog.curve
     assert curve is not None
-    qtbot.waitUntil(lambda: curve.chart.width() > 300, timeout=WAIT)
+    qtbot.waitUntil(lambda: curve.chart.width() > 300)
     room = dialog.screen().availableGeometry()
     dialog.draw_button.setChecked(False)
     dialog.move(room.left(), room.bottom() - dialog.height())
     dialog.draw_button.setChecked(True)  # its buttons stay on the screen
-    qtbot.waitUntil(lambda: dialog.frameGeometry().bottom() <= room.bottom(), timeout=WAIT)
+    qtbot.waitUntil(lambda: dialog.frameGeometry().bottom() <= room.bottom())
     for height in (0, room.height() + 40):  # nor does its title stay above it, also where it is higher
         dialog.setMinimumHeight(height)
-        qtbot.waitUntil(lambda: not dialog._settle.isActive(), timeout=WAIT)
+        qtbot.waitUntil(lambda: not dialog._settle.isActive())
         dialog.move(room.left(), room.top() - 20)
-        qtbot.waitUntil(lambda: dialog.frameGeometry().top() >= room.top(), timeout=WAIT)
+        qtbot.waitUntil(lambda: dialog.frameGeometry().top() >= room.top())
     with monkeypatch.context() as patch:
         above = SimpleNamespace(availableGeometry=lambda: room.translated(0, -room.height()))
         patch.setattr(QApplication, "screenAt", lambda _: above)  # where there is another screen, it may
         dialog.move(room.left(), room.top() - 20)
-        qtbot.waitUntil(lambda: not dialog._settle.isActive(), timeout=WAIT)
+        qtbot.waitUntil(lambda: not dialog._settle.isActive())
         assert dialog.frameGeometry().top() < room.top()
     draw(curve.chart, [(1, 4.4), (500, 2.0)])
     assert dialog.start_button.isEnabled()
@@ -445,9 +445,9 @@ def test_what_to_go_by_is_looked_up_in_the_background_and_moves_nothing(qtbot: Q
     QApplication.processEvents()
     places = [dialog.size(), *(part.geometry() for part in (dialog.anchors, dialog.rows[0], dialog.start_button))]
     go_on.set()
-    qtbot.waitUntil(lambda: dialog.anchors.text().startswith("uniform"), timeout=WAIT)
+    qtbot.waitUntil(lambda: dialog.anchors.text().startswith("uniform"))
     book.look_up(lambda _: "", lambda _: go_on.clear())  # after what the other one asked for
-    qtbot.waitUntil(lambda: not go_on.is_set(), timeout=WAIT)
+    qtbot.waitUntil(lambda: not go_on.is_set())
     QApplication.processEvents()
     after = [dialog.size(), *(part.geometry() for part in (dialog.anchors, dialog.rows[0], dialog.start_button))]
     assert after == places
@@ -456,9 +456,9 @@ def test_what_to_go_by_is_looked_up_in_the_background_and_moves_nothing(qtbot: Q
     words *= 4  # more than anybody reckoned with is read whole all the same
     go_on.set()
     book.look_up(anchors, dialog._show_anchors)
-    qtbot.waitUntil(lambda: dialog.anchors.text() == words, timeout=WAIT)
+    qtbot.waitUntil(lambda: dialog.anchors.text() == words)
     label = dialog.anchors
-    qtbot.waitUntil(lambda: label.height() >= label.heightForWidth(label.width()) > places[1].height(), timeout=WAIT)
+    qtbot.waitUntil(lambda: label.height() >= label.heightForWidth(label.width()) > places[1].height())
 
 
 def test_the_question_can_be_switched_off_for_good(qtbot: QtBot, book: Book, tmp_path: Path) -> None:
@@ -512,7 +512,7 @@ def test_what_cannot_be_read_is_there_again_beside_what_can(qtbot: QtBot, book: 
     for line, text in zip((*lines, first.curve.points, first.curve.within, first.sentence.words), words, strict=True):
         line.setText(text)
     first.rows[1].sure.set_value(55)
-    with qtbot.waitSignal(first.put_aside, timeout=WAIT) as aside:
+    with qtbot.waitSignal(first.put_aside) as aside:
         first.reject()
     again = open_one(aside.args[0])
     assert typed(again) == words

@@ -10,7 +10,6 @@ import pytest
 from fake_checks import CLAIMS, PAPER, FakeCheck, verdict
 from PySide6.QtCore import Qt
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 from whole_lab import WholeLab
 from windows import dock_in_sight
 
@@ -86,11 +85,11 @@ def test_a_prediction_stands_beside_its_claim_and_says_whether_it_came_true(
     check = FakeCheck(outputs, predictions=[prediction.as_dict() for prediction in dialog.predictions])
     with dock_in_sight(qtbot, ClaimsDock(lab, lab.papers), 1000, 300) as claims:
         lab.papers.show(PAPER)
-        qtbot.waitUntil(lambda: bool(claims.model.rows) and claims.model.rows[0].predicted is not None, timeout=WAIT)
+        qtbot.waitUntil(lambda: bool(claims.model.rows) and claims.model.rows[0].predicted is not None)
         assert prediction_text(claims.model.rows[0]) == "supported, 70 % sure"
         check.judge(verdict(CLAIMS[0], SUPPORTED), verdict(CLAIMS[1], NOT_SUPPORTED))
         check.finish()
-        qtbot.waitUntil(lambda: claims.model.rows[0].final and claims.model.rows[0].verdict is not None, timeout=WAIT)
+        qtbot.waitUntil(lambda: claims.model.rows[0].final and claims.model.rows[0].verdict is not None)
         rows = claims.model.rows
         assert prediction_text(rows[0]) == "✓ supported, 70 % sure"
         assert prediction_text(rows[1]) == "✗ supported, 70 % sure"
@@ -115,7 +114,7 @@ def test_what_is_stated_of_a_check_is_sealed_with_it_and_shown_in_the_notebook(
 ) -> None:
     dialog.rows[1].verdict.setCurrentText(NOT_SUPPORTED)
     FakeCheck(outputs, predictions=[prediction.as_dict() for prediction in dialog.stated()])
-    with qtbot.waitSignal(lab.notebook.changed, timeout=WAIT):
+    with qtbot.waitSignal(lab.notebook.changed):
         lab.notebook.refresh()
     (line,) = lab.notebook.entries[0].lines()
     assert not line.altered

@@ -10,7 +10,6 @@ import pytest
 from formula_pages import page_of, picture
 from PySide6.QtGui import QAccessible, QImage
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 from ziamath.nodes.mnode import Mnode
 from ziamath.nodes.mrow import Mrow
 
@@ -36,14 +35,14 @@ def browser(qtbot: QtBot, monkeypatch: pytest.MonkeyPatch) -> Iterator[PageBrows
     qtbot.addWidget(browser)
     browser.resize(360, 400)
     browser.show()
-    qtbot.waitUntil(lambda: not browser._resized.isActive(), timeout=WAIT)
+    qtbot.waitUntil(lambda: not browser._resized.isActive())
     yield browser
     background.shutdown()
 
 
 def test_a_page_shows_the_source_until_its_formula_is_drawn(qtbot: QtBot, browser: PageBrowser) -> None:
     page = page_of(SOURCE)
-    with qtbot.waitSignal(browser.stale, timeout=WAIT):
+    with qtbot.waitSignal(browser.stale):
         browser.show_page(page)
         assert SOURCE in browser.toPlainText()
         assert "\ufffc" not in browser.toPlainText()
@@ -54,7 +53,7 @@ def test_a_page_shows_the_source_until_its_formula_is_drawn(qtbot: QtBot, browse
 
 def test_a_wrong_formula_stays_its_source_and_the_page_goes_on(qtbot: QtBot, browser: PageBrowser) -> None:
     page = page_of(WRONG, SOURCE)
-    with qtbot.waitSignal(browser.stale, timeout=WAIT):
+    with qtbot.waitSignal(browser.stale):
         browser.show_page(page)
     browser.show_page(page)
     assert drawing_of(WRONG) == ""
@@ -144,7 +143,7 @@ def test_a_formula_is_no_wider_than_the_page(qtbot: QtBot, browser: PageBrowser)
     (short, wide), (same, narrow) = widths
     assert short == same  # what fits keeps its size
     assert narrow < browser.viewport().width() < wide
-    with qtbot.waitSignal(browser.stale, timeout=WAIT):
+    with qtbot.waitSignal(browser.stale):
         browser.resize(500, 400)
 
 

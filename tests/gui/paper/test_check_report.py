@@ -10,7 +10,6 @@ from PySide6.QtCore import QUrl
 from PySide6.QtGui import QTextDocument
 from PySide6.QtWidgets import QScrollArea
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 from whole_lab import WholeLab
 from windows import dock_in_sight
 
@@ -32,19 +31,19 @@ def test_the_report_of_the_check_is_rendered_with_its_figures(
 ) -> None:
     check = reported(outputs)
     with dock_in_sight(qtbot, check_report(lab, lab.papers), 900, 600) as dock:
-        qtbot.waitUntil(lambda: "The reason of two-layers" in dock.browser.toPlainText(), timeout=WAIT)
+        qtbot.waitUntil(lambda: "The reason of two-layers" in dock.browser.toPlainText())
         assert "How it was made" in dock.browser.toPlainText()
         assert check.folder.id in dock.where.text()
         image = QTextDocument.ResourceType.ImageResource.value
         assert dock.browser.loadResource(image, QUrl("figures/rise.png")).width() > 100
         assert dock.browser.loadResource(image, QUrl("../../../etc/passwd")) is None
-        with qtbot.waitSignal(lab.said, timeout=WAIT):
+        with qtbot.waitSignal(lab.said):
             dock.save(tmp_path / "kept.md")
         assert (tmp_path / "figures" / "heads.png").is_file()
         lab.papers.set_paper("grokking")  # no check of it was run
         assert "No check is selected" in dock._empty.text
         lab.papers.set_paper(PAPER)
-        qtbot.waitUntil(lambda: dock._stack.currentWidget() is dock._body, timeout=WAIT)
+        qtbot.waitUntil(lambda: dock._stack.currentWidget() is dock._body)
 
 
 @pytest.mark.usefixtures("no_figures")
@@ -52,12 +51,12 @@ def test_another_checks_report_begins_at_its_top(qtbot: QtBot, lab: WholeLab, ou
     reported(outputs, "older", created=1.7e9)
     reported(outputs, "newer", created=1.71e9)
     with dock_in_sight(qtbot, check_report(lab, lab.papers), 600, 300) as dock:
-        qtbot.waitUntil(lambda: dock._drawn_of == "newer", timeout=WAIT)
+        qtbot.waitUntil(lambda: dock._drawn_of == "newer")
         bar = dock.browser.verticalScrollBar()
         bar.setValue(bar.maximum())
         assert bar.value() > 0
         lab.papers.checks.set_current("older")
-        qtbot.waitUntil(lambda: dock._drawn_of == "older", timeout=WAIT)
+        qtbot.waitUntil(lambda: dock._drawn_of == "older")
         assert bar.value() == 0
 
 
@@ -66,8 +65,8 @@ def test_it_is_opened_from_the_check(qtbot: QtBot, lab: WholeLab, outputs: Path)
     reported(outputs)
     with dock_in_sight(qtbot, CheckDock(lab, lab.papers), 480, 640) as dock:
         lab.papers.show(PAPER)
-        qtbot.waitUntil(lambda: dock.report_button.isVisibleTo(dock), timeout=WAIT)
-        with qtbot.waitSignal(lab.dock_requested, timeout=WAIT) as asked:
+        qtbot.waitUntil(lambda: dock.report_button.isVisibleTo(dock))
+        with qtbot.waitSignal(lab.dock_requested) as asked:
             dock.report_button.click()
         assert asked.args == ["check_report"]
 
@@ -78,9 +77,9 @@ def test_nothing_of_a_check_is_cut_off_in_a_narrow_panel(qtbot: QtBot, lab: Whol
     check.interrupt()
     with dock_in_sight(qtbot, CheckDock(lab, lab.papers), 330, 640) as dock:
         lab.papers.show(PAPER)
-        qtbot.waitUntil(lambda: dock.study.resume_button.isVisible(), timeout=WAIT)
+        qtbot.waitUntil(lambda: dock.study.resume_button.isVisible())
         for area in dock.findChildren(QScrollArea):
-            qtbot.waitUntil(lambda area=area: area.widget().width() <= area.viewport().width(), timeout=WAIT)
+            qtbot.waitUntil(lambda area=area: area.widget().width() <= area.viewport().width())
 
 
 @pytest.mark.usefixtures("no_figures")
@@ -92,6 +91,6 @@ def test_a_report_of_endless_size_is_not_read(
     assert check.folder.report.stat().st_size > 1000
     with dock_in_sight(qtbot, check_report(lab, lab.papers), 600, 300) as dock:
         lab.papers.show(PAPER)
-        qtbot.waitUntil(lambda: lab.papers.result is not None, timeout=WAIT)
+        qtbot.waitUntil(lambda: lab.papers.result is not None)
         assert lab.papers.report is None
         assert "No report" in dock._empty.text

@@ -8,7 +8,6 @@ import pytest
 from PySide6.QtCore import QEvent, Qt
 from PySide6.QtWidgets import QApplication, QDialog
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 from whole_lab import WholeLab
 from windows import dock_in_sight
 
@@ -62,16 +61,16 @@ def test_a_paper_is_begun_answered_by_keyboard_left_and_gone_on_with(
         dock_in_sight(qtbot, PaperDock(lab, lab.papers), 480, 600) as dock,
         dock_in_sight(qtbot, ClaimsDock(lab, lab.papers), 900, 300) as claims,
     ):
-        qtbot.waitUntil(lambda: lab.papers.looked, timeout=WAIT)
+        qtbot.waitUntil(lambda: lab.papers.looked)
         assert not dock.ask_action.isEnabled()  # of the lab's own papers
         dock.new_action.trigger()
-        qtbot.waitUntil(lambda: lab.papers.paper is not None and lab.papers.paper.name == "mine", timeout=WAIT)
+        qtbot.waitUntil(lambda: lab.papers.paper is not None and lab.papers.paper.name == "mine")
         assert dock.ask_action.isEnabled()
         assert dock.folder_action.isEnabled()
         paper = own_of(lab).paper
         assert (paper.title, paper.authors, paper.year) == ("On Mirrors", "A. Reader", 2020)
         assert paper.links == ("https://example.org/a",)
-        qtbot.waitUntil(lambda: "control of claim-1 has no answer" in dock.browser.toPlainText(), timeout=WAIT)
+        qtbot.waitUntil(lambda: "control of claim-1 has no answer" in dock.browser.toPlainText())
         assert [row.state for row in claims.model.rows] == [NO_TEST]
         assert claims.model.table()[1][0][:2] == ["claim-1", NO_TEST]
         assert "answers missing" in claims.standing.text()
@@ -148,10 +147,10 @@ def test_a_paper_whose_file_is_broken_is_offered_and_says_what_to_mend(qtbot: Qt
     lab.error_raised.connect(lambda error: told.append(str(error)))
     with dock_in_sight(qtbot, PaperDock(lab, lab.papers), 480, 600) as dock:
         lab.papers.show("mine")
-        qtbot.waitUntil(lambda: "It cannot be read" in dock.browser.toPlainText(), timeout=WAIT)
+        qtbot.waitUntil(lambda: "It cannot be read" in dock.browser.toPlainText())
         assert "line 2" in dock.browser.toPlainText()
         dock.ask_action.trigger()
-        qtbot.waitUntil(lambda: "line 2" in "".join(told), timeout=WAIT)
+        qtbot.waitUntil(lambda: "line 2" in "".join(told))
         claims = ClaimsDock(lab, lab.papers)
         qtbot.addWidget(claims)
         assert "says what its files lack" in claims._empty.text
@@ -161,16 +160,16 @@ def test_what_is_written_in_an_editor_is_seen_when_the_window_is_in_front_again(
     folder = new_paper("mine", lab.outputs)
     with dock_in_sight(qtbot, PaperDock(lab, lab.papers), 480, 600) as dock:
         lab.papers.show("mine")
-        qtbot.waitUntil(lambda: NOTES_QUESTIONS[0] in dock.browser.toPlainText(), timeout=WAIT)
+        qtbot.waitUntil(lambda: NOTES_QUESTIONS[0] in dock.browser.toPlainText())
         notes = folder / "notes.md"
         notes.write_text(notes.read_text(encoding="utf-8") + "\nWeights of another size.\n", encoding="utf-8")
         QApplication.sendEvent(dock, QEvent(QEvent.Type.ActivationChange))
-        qtbot.waitUntil(lambda: "Weights of another size." in dock.browser.toPlainText(), timeout=WAIT)
+        qtbot.waitUntil(lambda: "Weights of another size." in dock.browser.toPlainText())
         changes: list[str] = []
         lab.papers.paper_changed.connect(lambda: changes.append("changed"))
         lab.papers.reread()  # nothing is new
         lab.papers.reread("mine")
-        qtbot.waitUntil(lambda: bool(changes), timeout=WAIT)
+        qtbot.waitUntil(lambda: bool(changes))
         assert changes == ["changed"]
 
 
@@ -181,8 +180,8 @@ def test_check_and_its_report_say_of_a_paper_without_tests_what_one_can_do(
     new_paper("mine", lab.outputs)
     with dock_in_sight(qtbot, dock_of(lab, lab.papers), 480, 600) as dock:
         lab.papers.show("mine")
-        qtbot.waitUntil(lambda: "An experiment of your own" in dock._empty.text, timeout=WAIT)
+        qtbot.waitUntil(lambda: "An experiment of your own" in dock._empty.text)
         assert isinstance(dock, ReportDock) or not (dock.form.isVisible() or dock.setup.problem.isVisible())
-        with qtbot.waitSignal(lab.dock_requested, timeout=WAIT) as asked:
+        with qtbot.waitSignal(lab.dock_requested) as asked:
             dock._empty._button.click()
         assert asked.args == ["experiment"]

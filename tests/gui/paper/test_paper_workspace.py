@@ -15,7 +15,6 @@ from PySide6.QtCore import Qt
 from PySide6.QtGui import QGuiApplication, QImage
 from PySide6.QtWidgets import QDockWidget, QMainWindow
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 from whole_lab import WholeLab
 from windows import dock_in_sight
 
@@ -60,7 +59,7 @@ def evidence(qtbot: QtBot, lab: WholeLab) -> Iterator[EvidenceDock]:
 def read(qtbot: QtBot, lab: WholeLab, paper: str = PAPER) -> None:
     """Waits for the papers, and reads one of them."""
     lab.papers.show(paper)
-    qtbot.waitUntil(lambda: lab.papers.paper is not None and lab.papers.checks.looked, timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.papers.paper is not None and lab.papers.checks.looked)
 
 
 def click(claims: ClaimsDock, qtbot: QtBot, claim: str) -> None:
@@ -97,12 +96,12 @@ def test_claims_say_what_is_known_of_each(qtbot: QtBot, lab: WholeLab, outputs: 
     assert "no check has been run yet" in claims.standing.text()
     check = FakeCheck(outputs)
     check.run(1)
-    qtbot.waitUntil(lambda: {row.state for row in claims.model.rows} >= {"running"}, timeout=WAIT)
+    qtbot.waitUntil(lambda: {row.state for row in claims.model.rows} >= {"running"})
     states = {row.claim.id: row.state for row in claims.model.rows}
     assert states["composition"] == NOT_ASKED
     assert states["large-models"] == NO_TEST
     check.judge(verdict(CLAIMS[0], SUPPORTED))
-    qtbot.waitUntil(lambda: claims.model.rows[0].state == SUPPORTED, timeout=WAIT)
+    qtbot.waitUntil(lambda: claims.model.rows[0].state == SUPPORTED)
     assert claims.model.rows[1].state == "running"
     assert "1 supported so far" in claims.standing.text()
     assert "0.934 (0.91 to 0.95) bits" in claims.model.index(0, 3).data()
@@ -121,7 +120,7 @@ def test_a_click_on_a_claim_shows_its_evidence_and_its_charts(
     check.judge()
     check.finish()
     read(qtbot, lab)
-    qtbot.waitUntil(lambda: claims.model.rows[0].verdict is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: claims.model.rows[0].verdict is not None)
     click(claims, qtbot, CLAIMS[0])
     assert evidence.badge.state == NOT_SUPPORTED
     words = evidence.words.toPlainText()
@@ -137,7 +136,7 @@ def test_a_click_on_a_claim_shows_its_evidence_and_its_charts(
     assert rows[1][header.index("high")] == 0.95
     for ending in ("png", "svg", "csv"):
         evidence.pane.export(tmp_path / f"chart.{ending}")
-    qtbot.waitUntil(lambda: (tmp_path / "chart.csv").is_file(), timeout=WAIT)
+    qtbot.waitUntil(lambda: (tmp_path / "chart.csv").is_file())
     assert not QImage(str(tmp_path / "chart.png")).isNull()
     title = f"{evidence.desk.check.id}: {bar_chart().title}"  # without the choice's "2 of 2"
     assert f"<title>{title}</title>" in (tmp_path / "chart.svg").read_text(encoding="utf-8")
@@ -156,7 +155,7 @@ def test_a_point_of_a_chart_says_its_value_and_interval(
     check.judge()
     check.finish()
     read(qtbot, lab)
-    qtbot.waitUntil(lambda: evidence.chart.chart is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: evidence.chart.chart is not None)
     tip = evidence.chart.tip_at(evidence.chart.place_of(2.0, 0.2))
     assert "seed 1" in tip
     assert "0.2000 (0.1500 to 0.4000)" in tip
@@ -174,7 +173,7 @@ def test_a_finished_run_is_opened_as_the_model_of_all_panels(
     check = FakeCheck(outputs)
     check.run(1)
     read(qtbot, lab)
-    qtbot.waitUntil(lambda: bool(evidence.runs_button.menu().actions()), timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(evidence.runs_button.menu().actions()))
     first = check.record.trials[0]
     assert [action.text() for action in evidence.runs_button.menu().actions()] == [first.name]
     asked: list[str] = []
@@ -195,11 +194,11 @@ def test_the_runs_that_are_offered_are_those_of_the_check_that_is_shown(
         check.finish()
     read(qtbot, lab)
     actions = evidence.runs_button.menu().actions
-    qtbot.waitUntil(lambda: bool(actions()), timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(actions()))
     assert older.record.trials[0].name == newer.record.trials[0].name
     for check in (newer, older):
         lab.papers.checks.set_current(check.folder.id)
-        qtbot.waitUntil(lambda: bool(actions()), timeout=WAIT)
+        qtbot.waitUntil(lambda: bool(actions()))
         actions()[0].trigger()
     assert opened == [f"papers/{check.record.trials[0].run}@final" for check in (newer, older)]
 
@@ -211,17 +210,15 @@ def test_the_form_says_what_each_size_takes_and_gives_the_command(
     qtbot: QtBot, lab: WholeLab, check_dock: CheckDock
 ) -> None:
     read(qtbot, lab)
-    qtbot.waitUntil(lambda: check_dock.setup.button.isEnabled(), timeout=WAIT)
+    qtbot.waitUntil(lambda: check_dock.setup.button.isEnabled())
     form = check_dock.form
     sizes = range(form.size_box.count())
-    qtbot.waitUntil(lambda: all("about" in form.size_box.itemText(place) for place in sizes), timeout=WAIT)
+    qtbot.waitUntil(lambda: all("about" in form.size_box.itemText(place) for place in sizes))
     assert check_dock.setup.record is not None
     both = len(check_dock.setup.record.trials)
     form.claims["composition"].setChecked(False)
     form.seeds.setValue(2)
-    qtbot.waitUntil(
-        lambda: check_dock.setup.record is not None and len(check_dock.setup.record.trials) < both, timeout=WAIT
-    )
+    qtbot.waitUntil(lambda: check_dock.setup.record is not None and len(check_dock.setup.record.trials) < both)
     estimate = check_dock.setup.estimate
     assert "Every verdict will be inconclusive: a verdict needs 4 seeds" in estimate.text()
     lab.notebook.set_asks(True)
@@ -232,13 +229,13 @@ def test_the_form_says_what_each_size_takes_and_gives_the_command(
     assert check_dock.setup.record.command == command
     for box in form.claims.values():
         box.setChecked(False)
-    qtbot.waitUntil(lambda: "Tick" in check_dock.setup.problem.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "Tick" in check_dock.setup.problem.text())
     assert not check_dock.setup.button.isEnabled()
     assert not check_dock.copy_button.isEnabled()
     form.claims["composition"].setChecked(True)
-    qtbot.waitUntil(check_dock.copy_button.isEnabled, timeout=WAIT)
+    qtbot.waitUntil(check_dock.copy_button.isEnabled)
     form.name.setText("a/b")
-    qtbot.waitUntil(lambda: "a/b" in check_dock.setup.problem.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "a/b" in check_dock.setup.problem.text())
     assert not check_dock.copy_button.isEnabled()
 
 
@@ -276,7 +273,7 @@ def test_what_is_in_the_form_of_a_check_is_there_after_a_restart(
         again = WholeLab(outputs)
         with dock_in_sight(qtbot, CheckDock(again, again.papers), 480, 640) as opened:
             opened.remember(settings)
-            qtbot.waitUntil(lambda papers=again.papers: papers.paper is not None, timeout=WAIT)
+            qtbot.waitUntil(lambda papers=again.papers: papers.paper is not None)
             assert (opened.form.draft() == left) == (outputs == lab.outputs)
         again.shutdown()
 
@@ -285,16 +282,14 @@ def test_a_size_that_is_chosen_while_another_is_planned_is_planned_next(
     qtbot: QtBot, lab: WholeLab, check_dock: CheckDock
 ) -> None:
     read(qtbot, lab)
-    qtbot.waitUntil(lambda: check_dock.setup.record is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: check_dock.setup.record is not None)
     record = check_dock.setup.record
     assert record is not None
     minutes = check_dock.form.read()
     check_dock.form.size_box.setCurrentIndex(check_dock.form.size_box.findData("hour"))
     check_dock.setup._take(minutes, {"minutes": record})  # arrives now; nothing is known of an hour yet
     assert check_dock.setup.record is record
-    qtbot.waitUntil(
-        lambda: check_dock.setup.record is not None and "--size hour" in check_dock.setup.record.command, timeout=WAIT
-    )
+    qtbot.waitUntil(lambda: check_dock.setup.record is not None and "--size hour" in check_dock.setup.record.command)
 
 
 def test_what_is_edited_after_run_was_pressed_is_not_started_by_it(
@@ -305,9 +300,7 @@ def test_what_is_edited_after_run_was_pressed_is_not_started_by_it(
     read(qtbot, lab)
     check_dock.setup.start()  # there is no plan yet
     check_dock.form.seeds.setValue(2)
-    qtbot.waitUntil(
-        lambda: check_dock.setup.record is not None and "--seeds 2" in check_dock.setup.record.command, timeout=WAIT
-    )
+    qtbot.waitUntil(lambda: check_dock.setup.record is not None and "--seeds 2" in check_dock.setup.record.command)
     assert started == []
 
 
@@ -319,11 +312,11 @@ def test_a_check_that_could_not_be_started_can_be_tried_again(
 
     monkeypatch.setattr(controller, "start_experiment", no_room)
     read(qtbot, lab)
-    qtbot.waitUntil(lambda: check_dock.setup.record is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: check_dock.setup.record is not None)
     for _ in range(2):
-        with qtbot.waitSignal(lab.error_raised, timeout=WAIT):
+        with qtbot.waitSignal(lab.error_raised):
             check_dock.setup.button.click()
-        qtbot.waitUntil(lambda: check_dock.setup.record is not None, timeout=WAIT)
+        qtbot.waitUntil(lambda: check_dock.setup.record is not None)
 
 
 def test_a_name_that_no_folder_can_have_is_not_taken(qtbot: QtBot, lab: WholeLab, check_dock: CheckDock) -> None:
@@ -348,17 +341,17 @@ def test_a_check_that_is_started_by_a_click_grows_to_its_verdicts(
     check_dock.form.claims["composition"].setChecked(False)
     check_dock.form.name.setText("mine")
     lab.papers.set_claim("composition")
-    qtbot.waitUntil(lambda: check_dock.setup.record is not None and check_dock.setup.record.id == "mine", timeout=WAIT)
+    qtbot.waitUntil(lambda: check_dock.setup.record is not None and check_dock.setup.record.id == "mine")
     check_dock.setup.button.click()
-    qtbot.waitUntil(lambda: lab.papers.check is not None and lab.papers.check.id == "mine", timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.papers.check is not None and lab.papers.check.id == "mine")
 
     def first_that_it_tests() -> None:  # what is begun may be listed before the form hears that it began
         assert lab.papers.claim is not None
         assert lab.papers.claim.claim.id == "two-layers"
 
-    qtbot.waitUntil(first_that_it_tests, timeout=WAIT)
-    qtbot.waitUntil(lambda: evidence.badge.state == NOT_SUPPORTED, timeout=WAIT)
-    qtbot.waitUntil(lambda: check_dock.study.bar.value() == check_dock.study.bar.maximum(), timeout=WAIT)
+    qtbot.waitUntil(first_that_it_tests)
+    qtbot.waitUntil(lambda: evidence.badge.state == NOT_SUPPORTED)
+    qtbot.waitUntil(lambda: check_dock.study.bar.value() == check_dock.study.bar.maximum())
     assert check_dock.checks.currentText() == "mine · minutes · finished"
     assert not check_dock.study.resume_button.isVisibleTo(check_dock)
     assert evidence.chart.chart == curve_chart()
@@ -372,9 +365,9 @@ def test_evidence_comes_before_a_page_in_its_place_when_a_check_begins(qtbot: Qt
     window.tabifyDockWidget(evidence, page)
     window.show()
     page.raise_()
-    qtbot.waitUntil(lambda: is_seen(page) and not is_seen(evidence), timeout=WAIT)
+    qtbot.waitUntil(lambda: is_seen(page) and not is_seen(evidence))
     lab.papers.check_began.emit()
-    qtbot.waitUntil(lambda: is_seen(evidence), timeout=WAIT)
+    qtbot.waitUntil(lambda: is_seen(evidence))
     evidence.shutdown()
 
 
@@ -385,14 +378,11 @@ def test_the_progress_of_a_check_that_was_started_is_in_sight_in_a_low_panel(
     lab.notebook.set_asks(False)
     with dock_in_sight(qtbot, CheckDock(lab, lab.papers), 400, 280) as dock:
         read(qtbot, lab)
-        qtbot.waitUntil(lambda: dock.setup.record is not None, timeout=WAIT)
+        qtbot.waitUntil(lambda: dock.setup.record is not None)
         dock.setup.button.setFocus()
         dock.setup.button.click()
         for part in (dock.study.bar, dock.study.standing, dock.setup.button):
-            qtbot.waitUntil(
-                lambda part=part: part.height() > 0 and part.visibleRegion().boundingRect() == part.rect(),
-                timeout=WAIT,
-            )
+            qtbot.waitUntil(lambda part=part: part.height() > 0 and part.visibleRegion().boundingRect() == part.rect())
 
 
 def test_an_interrupted_check_is_offered_to_go_on_and_does(
@@ -406,13 +396,13 @@ def test_an_interrupted_check_is_offered_to_go_on_and_does(
     standing = (
         check_dock.study.standing
     )  # a look may come between any two of the folder's writes: the last one is waited for
-    qtbot.waitUntil(lambda: "It is interrupted. Resume takes 1 min 30 s." in standing.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "It is interrupted. Resume takes 1 min 30 s." in standing.text())
     assert check_dock.study.resume_button.isVisibleTo(check_dock)
     assert check_dock.study.bar.value() == round(1000 * 30 / (30 + 90))  # seconds taken, and left
     assert not check_dock.study.stop_button.isVisibleTo(check_dock)
     check_dock.study.resume_button.click()
-    qtbot.waitUntil(lambda: check.folder.status().state == "finished", timeout=WAIT)
-    qtbot.waitUntil(lambda: lab.papers.result is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: check.folder.status().state == "finished")
+    qtbot.waitUntil(lambda: lab.papers.result is not None)
 
 
 def test_stop_asks_the_worker_of_the_check_that_is_shown(
@@ -421,12 +411,12 @@ def test_stop_asks_the_worker_of_the_check_that_is_shown(
     check = FakeCheck(outputs)
     check.run(0, step=40)
     read(qtbot, lab)
-    qtbot.waitUntil(lambda: check_dock.study.stop_button.isVisibleTo(check_dock), timeout=WAIT)
+    qtbot.waitUntil(lambda: check_dock.study.stop_button.isVisibleTo(check_dock))
     assert f"Run 1 of {len(check.record.trials)}" in check_dock.study.standing.text()
     assert "step 40 of 100" in check_dock.study.standing.text()
     check_dock.study.stop_button.click()
     asked = check.folder.requests
-    qtbot.waitUntil(lambda: asked.is_dir() and any(asked.iterdir()), timeout=WAIT)
+    qtbot.waitUntil(lambda: asked.is_dir() and any(asked.iterdir()))
 
 
 def test_papers_and_their_checks_follow_each_other(
@@ -438,11 +428,11 @@ def test_papers_and_their_checks_follow_each_other(
     newer.finish()
     lab.papers.need()
     # The paper of the newest check is read, though it is not the first of all papers.
-    qtbot.waitUntil(lambda: lab.papers.check is not None and lab.papers.check.id == "newer", timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.papers.check is not None and lab.papers.check.id == "newer")
     assert lab.papers.paper is not None
     assert lab.papers.paper.name == PAPER
     lab.papers.checks.set_current("older")
-    qtbot.waitUntil(lambda: claims.model.rows[0].state == SUPPORTED, timeout=WAIT)
+    qtbot.waitUntil(lambda: claims.model.rows[0].state == SUPPORTED)
     lab.papers.set_paper("attention-sinks")
     assert lab.papers.check is None
     assert all(row.verdict is None for row in claims.model.rows)
@@ -457,13 +447,13 @@ def test_a_paper_that_was_chosen_keeps_a_check_of_its_own(
     mine = FakeCheck(outputs, "mine", created=1.7e9)
     mine.judge(verdict(CLAIMS[0], SUPPORTED))
     mine.finish()
-    qtbot.waitUntil(lambda: lab.papers.check is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.papers.check is not None)
     other = FakeCheck(outputs, "other", created=1.71e9, paper="grokking", claims=["late"])
     other.run(0)  # a terminal started it: the newest that lives
-    qtbot.waitUntil(lambda: lab.papers.checks.row("other") is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.papers.checks.row("other") is not None)
     assert lab.papers.check is not None
     assert lab.papers.check.id == "mine"
-    qtbot.waitUntil(lambda: claims.model.rows[0].state == SUPPORTED, timeout=WAIT)
+    qtbot.waitUntil(lambda: claims.model.rows[0].state == SUPPORTED)
     assert check_dock.checks.currentData() == "mine"
 
 
@@ -474,13 +464,13 @@ def test_a_check_that_is_deleted_makes_room_for_another_of_its_paper(
         FakeCheck(outputs, name, created=created).finish()
     FakeCheck(outputs, "other", created=1.72e9, paper="grokking", claims=["late"]).finish()
     read(qtbot, lab)
-    qtbot.waitUntil(lambda: lab.papers.check is not None and lab.papers.check.id == "newer", timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.papers.check is not None and lab.papers.check.id == "newer")
     shutil.rmtree(outputs / PAPERS / "newer")
-    qtbot.waitUntil(lambda: lab.papers.checks.row("newer") is None, timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.papers.checks.row("newer") is None)
     assert lab.papers.check is not None
     assert lab.papers.check.id == "older"
     shutil.rmtree(outputs / PAPERS / "older")
-    qtbot.waitUntil(lambda: "no check has been run yet" in claims.standing.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "no check has been run yet" in claims.standing.text())
 
 
 # What others may have written ----------------------------------------------------------------------------------
@@ -503,17 +493,17 @@ def test_a_damaged_verdict_is_said_and_the_window_goes_on(
     check.folder.results_json.write_text(text, encoding="utf-8")
     check.finish()
     read(qtbot, lab)
-    qtbot.waitUntil(lambda: "holds no verdicts" in claims.problem.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "holds no verdicts" in claims.problem.text())
     assert all(row.verdict is None for row in claims.model.rows)
     check.judge()  # whole again
-    qtbot.waitUntil(lambda: evidence.badge.state == NOT_SUPPORTED, timeout=WAIT)
+    qtbot.waitUntil(lambda: evidence.badge.state == NOT_SUPPORTED)
     assert claims.problem.text() == ""
 
 
 def test_a_check_whose_plan_is_damaged_is_said_in_its_own_words(qtbot: QtBot, lab: WholeLab, outputs: Path) -> None:
     check = FakeCheck(outputs)
     check.folder.experiment_json.write_text("{", encoding="utf-8")
-    with qtbot.waitSignal(lab.error_raised, timeout=WAIT) as told:
+    with qtbot.waitSignal(lab.error_raised) as told:
         lab.papers.need()
     words = str(told.args[0])
     assert "no check that can be read" in words
@@ -528,7 +518,7 @@ def test_a_verdict_file_of_endless_size_is_not_read(
     with check.folder.results_json.open("wb") as file:
         file.truncate(1 << 40)  # a hole, which takes no room on the disk
     read(qtbot, lab)
-    qtbot.waitUntil(lambda: "more than any check writes" in claims.problem.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "more than any check writes" in claims.problem.text())
 
 
 def test_numbers_that_no_chart_has_a_place_for_are_left_out(
@@ -546,7 +536,7 @@ def test_numbers_that_no_chart_has_a_place_for_are_left_out(
     check.folder.results_json.write_text(json.dumps(hostile), encoding="utf-8")
     check.finish()
     read(qtbot, lab)
-    qtbot.waitUntil(lambda: evidence.chart.chart is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: evidence.chart.chart is not None)
     evidence.grab()
     assert len(evidence.words.toPlainText()) < 20_000
     assert len(evidence.pane.charts.currentText()) < 200

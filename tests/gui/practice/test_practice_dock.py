@@ -13,7 +13,6 @@ from practice_questions import Questions, question
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QApplication, QStyle, QStyleOptionViewItem
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 from windows import dock_in_sight
 
 from llmlab.core.errors import LabError
@@ -74,9 +73,9 @@ def test_a_digit_chooses_enter_answers_and_the_button_that_goes_on_has_the_keybo
     assert card.result.isVisible()
     assert "So." in card.result.text()
     assert card.next_button.hasFocus()
-    qtbot.waitUntil(lambda: len(dock.record.answers) == 1, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(dock.record.answers) == 1)
     assert Deck(lab.outputs).read().answers[0].right
-    with qtbot.waitSignal(lab.dock_requested, timeout=WAIT) as asked:
+    with qtbot.waitSignal(lab.dock_requested) as asked:
         card.panel_button.click()
     assert asked.args == ["parameters"]
     host.say()
@@ -95,7 +94,7 @@ def test_a_number_that_is_none_leaves_the_question_open(dock: PracticeDock, lab:
     card.line.setText("5..6")
     qtbot.keyClick(card.line, Qt.Key.Key_Return)
     assert "1.0 widths" in card.result.text()
-    qtbot.waitUntil(lambda: dock.record.calibration().count == 1, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.record.calibration().count == 1)
     assert "0 of 1" in dock.verdict.text()
     table = dock.table
     rows = [table.item(row, 0).text() for row in range(table.rowCount())]
@@ -134,7 +133,7 @@ def test_an_interval_that_is_too_wide_is_said_to_be(dock: PracticeDock, lab: Fak
     qtbot.keyClick(dock.card.line, Qt.Key.Key_Return)
     assert "Too wide." in dock.card.result.text()
     assert "2 nats would do" in dock.card.result.text()
-    qtbot.waitUntil(lambda: dock.record.calibration().count == 1, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.record.calibration().count == 1)
     assert "1 of 1 came true" in dock.verdict.text()
     assert "1 of 1 interval was too wide" in dock.verdict.text()
     assert dock.scores.curves()["interval"].y.tolist() == [5.0]
@@ -142,7 +141,7 @@ def test_an_interval_that_is_too_wide_is_said_to_be(dock: PracticeDock, lab: Fak
 
 def test_who_pressed_ask_me_can_type_the_answer(dock: PracticeDock, lab: FakeLab, qtbot: QtBot) -> None:
     dock.activateWindow()
-    qtbot.waitUntil(dock.isActiveWindow, timeout=WAIT)
+    qtbot.waitUntil(dock.isActiveWindow)
     dock._words._button.setFocus()
     begin(dock, lab, question(INTERVAL))
     assert QApplication.focusWidget() is dock.card.line
@@ -152,7 +151,7 @@ def test_a_key_pressed_while_a_question_is_computed_does_not_cancel_it(
     dock: PracticeDock, lab: FakeLab, qtbot: QtBot
 ) -> None:
     dock.activateWindow()
-    qtbot.waitUntil(dock.isActiveWindow, timeout=WAIT)
+    qtbot.waitUntil(dock.isActiveWindow)
     host = Questions((question(VALUE), question(VALUE, 1), LabError("It is gone.")))
     lab.inspection.host = host  # type: ignore[assignment]
 
@@ -179,7 +178,7 @@ def test_a_key_pressed_while_a_question_is_computed_does_not_cancel_it(
 
 def test_a_head_is_answered_by_a_click_in_the_mosaic(dock: PracticeDock, lab: FakeLab, qtbot: QtBot) -> None:
     begin(dock, lab, question(HEAD))
-    with qtbot.waitSignal(lab.dock_requested, timeout=WAIT) as asked:
+    with qtbot.waitSignal(lab.dock_requested) as asked:
         dock.card.panel_button.click()
     assert asked.args == ["attention"]
     assert lab.inspection.text == "The king"
@@ -228,7 +227,7 @@ def test_a_handful_ends_and_more_is_offered_and_nothing_comes_twice(
             dock.card.give_up()
         if number < HANDFUL - 1:
             host.say()  # it was made while this one was answered
-        qtbot.waitUntil(lambda: len(dock.record.answers) == number + 1, timeout=WAIT)  # noqa: B023
+        qtbot.waitUntil(lambda: len(dock.record.answers) == number + 1)  # noqa: B023
         dock.card.next_button.click()
     assert "4 of 5 right" in dock._words.text
     assert "comes back tomorrow" in dock._words.text
@@ -285,7 +284,7 @@ def test_what_fails_is_said_with_the_way_to_try_again(dock: PracticeDock, lab: F
     assert dock.card.question is not None
     (lab.outputs / "practice.json").write_text("{")
     dock.card.give_up()
-    qtbot.waitUntil(lambda: len(lab.errors) == 1, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(lab.errors) == 1)
     assert (lab.outputs / "practice.json").read_text() == "{"
 
 
@@ -296,7 +295,7 @@ def test_every_choice_is_read_whole_at_any_width(dock: PracticeDock, lab: FakeLa
     margin = choices.style().pixelMetric(QStyle.PixelMetric.PM_FocusFrameHMargin, None, choices) + 1
     for width in range(420, 760, 4):
         dock.resize(width, 700)
-        qtbot.waitUntil(lambda: choices.verticalScrollBar().maximum() == 0, timeout=WAIT)
+        qtbot.waitUntil(lambda: choices.verticalScrollBar().maximum() == 0)
         for row in range(choices.count()):
             option = QStyleOptionViewItem()
             choices.initViewItemOption(option)

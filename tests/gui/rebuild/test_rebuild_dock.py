@@ -128,13 +128,13 @@ def test_a_piece_is_started_checked_when_it_is_saved_and_shown_beside_ours(
     assert dock.start.text() == "Open in editor"
     assert str(file) in dock.file.text()
     file.write_text("def softmax(scores): return wrong", encoding="utf-8")
-    qtbot.waitUntil(lambda: texts(dock) == ["✓  It runs", "✗  A case: 1 is 2.", "Edges"], timeout=WAIT)
+    qtbot.waitUntil(lambda: texts(dock) == ["✓  It runs", "✗  A case: 1 is 2.", "Edges"])
     assert dock.tabs.currentIndex() == 1
     assert "1 is 2. A known mistake has this result: off by one. Count from 0." in dock.verdict.text()
     replacement = file.with_suffix(".new")  # as editors save: another file takes its place
     replacement.write_text("def softmax(scores): return right", encoding="utf-8")
     replacement.replace(file)
-    qtbot.waitUntil(lambda: dock.verdict.text() == PASSES, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.verdict.text() == PASSES)
     assert dock.tabs.isTabEnabled(2)
     assert "return right" in dock.yours.toPlainText()
     assert "_ChunkedLoss.forward" in dock.lab_code.toPlainText()
@@ -154,14 +154,14 @@ def test_a_save_ends_the_check_of_what_was_saved_before(dock: RebuildDock, qtbot
     dock.start.click()
     file = dock.lab.outputs / "exercises" / "softmax.py"
     file.write_text("endless", encoding="utf-8")
-    qtbot.waitUntil(lambda: dock.verdict.text() == "Checking …", timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.verdict.text() == "Checking …")
     dock.list.setCurrentRow(2)
     assert dock.verdict.text().startswith("Save your file")
     dock.list.setCurrentRow(1)
     file.write_text("right", encoding="utf-8")
-    qtbot.waitUntil(lambda: dock.verdict.text() == PASSES, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.verdict.text() == PASSES)
     file.unlink()  # and nothing is said of a file that is gone
-    qtbot.waitUntil(lambda: dock.verdict.text().startswith("Save your file"), timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.verdict.text().startswith("Save your file"))
     assert not texts(dock)
 
 
@@ -169,7 +169,7 @@ def test_a_piece_that_is_started_in_a_terminal_is_checked_when_it_is_saved(dock:
     Workbook(dock.lab.outputs).start(find_piece("softmax"))
     dock.list.setCurrentRow(1)
     (dock.lab.outputs / "exercises" / "softmax.py").write_text("right", encoding="utf-8")
-    qtbot.waitUntil(lambda: dock.verdict.text() == PASSES, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.verdict.text() == PASSES)
 
 
 def test_hints_come_one_by_one(dock: RebuildDock) -> None:
@@ -187,7 +187,7 @@ def test_hints_come_one_by_one(dock: RebuildDock) -> None:
 def test_a_check_that_fails_itself_is_said(dock: RebuildDock, qtbot: QtBot, lab: WholeLab) -> None:
     dock.start.click()
     (lab.outputs / "exercises" / "bpe.py").unlink()
-    with qtbot.waitSignal(lab.error_raised, timeout=WAIT) as raised:
+    with qtbot.waitSignal(lab.error_raised) as raised:
         dock.check.click()
     error = raised.args[0]
     assert isinstance(error, LabError)
@@ -211,7 +211,7 @@ def test_what_passed_is_trained_with_and_ours_beside_it(
     dock.list.setCurrentRow(1)
     dock.start.click()
     (lab.outputs / "exercises" / "softmax.py").write_text("right = 1", encoding="utf-8")
-    qtbot.waitUntil(lambda: dock.verdict.text() == PASSES, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.verdict.text() == PASSES)
     dock.tabs.setCurrentIndex(3)
     assert dock.use.train.isEnabled()
     assert not dock.use.ours.isEnabled()
@@ -219,7 +219,7 @@ def test_what_passed_is_trained_with_and_ours_beside_it(
     dock.use.train.click()  # the prediction is cancelled, and with it the start
     dock.use.train.click()  # or the question what becomes of a run that trains
     dock.use.train.click()
-    qtbot.waitUntil(lambda: len(made) == 1, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(made) == 1)
     yours = made[0]
     assert not answers
     assert yours.info().settings.train.steps == 40
@@ -227,12 +227,12 @@ def test_what_passed_is_trained_with_and_ours_beside_it(
     assert yours.info().settings_as(RebuiltSettings).pieces.yours == ("softmax",)
     assert (yours.path / "pieces" / "softmax.py").read_text(encoding="utf-8") == "right = 1"
     lab.open_run(yours)
-    qtbot.waitUntil(lambda: lab.row(yours.full_name) is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.row(yours.full_name) is not None)
     assert not dock.use.train.isEnabled()  # it has not ended
     assert not dock.use.ours.isEnabled()
     yours.write_status(replace(yours.recorded_status(), state="failed"))
     lab.refresh()
-    qtbot.waitUntil(lambda: "taken no step" in dock.use.outcome.toPlainText(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "taken no step" in dock.use.outcome.toPlainText())
     assert dock.use.train.isEnabled()
     assert not dock.use.ours.isEnabled()
     yours.write_status(replace(yours.recorded_status(), state="stopped", step=20))
@@ -241,16 +241,16 @@ def test_what_passed_is_trained_with_and_ours_beside_it(
     other = create_run(lab.outputs, with_values(PretrainSettings(), {"train.seed": 5}), name=ours_name)
     other.write_status(replace(other.recorded_status(), state="finished"))
     lab.refresh()
-    qtbot.waitUntil(lambda: lab.row(other.full_name) is not None, timeout=WAIT)
-    qtbot.waitUntil(dock.use.ours.isEnabled, timeout=WAIT)  # the other has the name, and other settings
+    qtbot.waitUntil(lambda: lab.row(other.full_name) is not None)
+    qtbot.waitUntil(dock.use.ours.isEnabled)  # the other has the name, and other settings
     assert "up to step 20 where yours ended" in dock.use.outcome.toPlainText()
     other.path.rename(lab.outputs / "gone")
     lab.refresh()
-    qtbot.waitUntil(lambda: lab.row(other.full_name) is None, timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.row(other.full_name) is None)
     lab.set_shown_runs(["pretraining/compared"])
     dock.use.ours.click()
     dock.use.ours.click()
-    qtbot.waitUntil(lambda: len(made) == 2, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(made) == 2)
     assert titles == ["Train with mine"] * 3 + ["Train ours"] * 2
     assert not said
     assert "pretraining/compared" in lab.overlaid()  # what was ticked stays so
@@ -258,22 +258,22 @@ def test_what_passed_is_trained_with_and_ours_beside_it(
     assert ours.id == ours_name
     assert ours.info().settings == plain_settings(yours.info())
     lab.open_run(ours)
-    qtbot.waitUntil(lambda: set(lab.shown_runs()) == {yours.full_name, ours.full_name}, timeout=WAIT)  # both curves
+    qtbot.waitUntil(lambda: set(lab.shown_runs()) == {yours.full_name, ours.full_name})  # both curves
     stopped: list[RunFolder] = []
     monkeypatch.setattr(lab.controller, "stop", stopped.append)
     here = {"state": "running", "pid": os.getpid(), "pid_start": process_start(os.getpid()), "heartbeat": time.time()}
     ours.write_status(replace(ours.recorded_status(), step=19, steps=40, host=host_name(), **here))
     lab.refresh()
-    qtbot.waitUntil(lambda: lab.row(ours.full_name).status.step == 19, timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.row(ours.full_name).status.step == 19)
     assert not stopped
     ours.write_status(replace(ours.recorded_status(), step=21))
     lab.refresh()
-    qtbot.waitUntil(lambda: stopped == [ours], timeout=WAIT)
+    qtbot.waitUntil(lambda: stopped == [ours])
     for run, loss in ((yours, 2.5), (ours, 2.25)):
         run.events.write_text(to_line(Evaluated(0, 1.0, 2.0, loss, True, 0.1)), encoding="utf-8")
     ours.write_status(replace(ours.recorded_status(), state="stopped"))
     lab.refresh()
-    qtbot.waitUntil(lambda: "+0.2500" in dock.use.outcome.toPlainText(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "+0.2500" in dock.use.outcome.toPlainText())
     assert not dock.use.ours.isEnabled()  # it has come as far
     read: list[RunFolder] = []
     monkeypatch.setattr(use, "read_history", lambda run: read.append(run) or read_history(run))
@@ -286,7 +286,7 @@ def test_what_passed_is_trained_with_and_ours_beside_it(
     held.set()
     ended: list[None] = []
     dock.use._background.run(lambda: None, ended.append, lab.error_raised.emit)
-    qtbot.waitUntil(lambda: bool(ended), timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(ended))
     assert read in ([yours, ours], [yours, ours] * 2)  # the lab's own list of runs may come in between
     lab.set_shown_runs([])
     dock.use.outcome.anchorClicked.emit(QUrl("runs:both"))
@@ -305,7 +305,7 @@ def test_lens_and_lora_are_used_on_a_model(
     base.write_status(replace(base.recorded_status(), state="finished"))
     FakeRun(lab.outputs, "trial", created=3e9).start().advance(1).finish()  # newer, but without a checkpoint
     lab.refresh()
-    qtbot.waitUntil(lambda: lab.row_called("trial") is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.row_called("trial") is not None)
     pieces = [find_piece("logit-lens"), find_piece("lora")]
     workbook = Workbook(lab.outputs)
     for piece in pieces:
@@ -315,7 +315,7 @@ def test_lens_and_lora_are_used_on_a_model(
     dock.list.setCurrentRow(15)
     panel = dock.use
     assert not panel.train.isVisible()
-    qtbot.waitUntil(lambda: panel.model.reference == "bar@latest", timeout=WAIT)
+    qtbot.waitUntil(lambda: panel.model.reference == "bar@latest")
     panel.model.choose("bar@final")
     panel.prompt.setText("-right")  # which is no option
     panel.read.click()
@@ -323,7 +323,7 @@ def test_lens_and_lora_are_used_on_a_model(
     assert "Opening bar@final" in panel.outcome.toPlainText()
     panel.prompt.setText("another")
     panel.prompt.returnPressed.emit()  # nothing is cancelled
-    qtbot.waitUntil(lambda: "king" in panel.outcome.toPlainText(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "king" in panel.outcome.toPlainText())
     assert f"what comes after -{JOINER}right" in panel.outcome.toPlainText()
     assert panel.read.text() == "Read with mine"
     panel.prompt.setText("endless")
@@ -332,7 +332,7 @@ def test_lens_and_lora_are_used_on_a_model(
     assert panel.read.text() == "Read with mine"
     assert "Opening" not in panel.outcome.toPlainText()
     panel.prompt.setText("wrong")
-    with qtbot.waitSignal(lab.error_raised, timeout=WAIT) as raised:
+    with qtbot.waitSignal(lab.error_raised) as raised:
         panel.read.click()
     assert raised.args[0].what == "Your lens failed."
     dock.list.setCurrentRow(14)
@@ -343,13 +343,13 @@ def test_lens_and_lora_are_used_on_a_model(
         settings = with_values(FinetuneSettings(), {"model.base": "bar@5", "model.method": method})
         create_run(lab.outputs, settings, name=name)
     lab.refresh()
-    qtbot.waitUntil(lambda: lab.row_called("whole") is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.row_called("whole") is not None)
     for reference, reads in (("tuned@final", True), ("tuned", True), ("whole@final", False), ("/models/small", False)):
         panel.model.choose(reference)
         assert panel.read.isEnabled() == reads, reference
     panel.model.choose("pretraining/bar@5")
     panel.train.click()
-    qtbot.waitUntil(lambda: len(made) == 1, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(made) == 1)
     settings = made[0].info().settings_as(RetunedSettings)
     assert (settings.model.base, settings.train.steps, settings.pieces.yours) == (
         "pretraining/bar@5",

@@ -18,7 +18,6 @@ from PySide6.QtCore import QPointF, QSettings, Qt, Signal
 from PySide6.QtGui import QColor, QImage
 from PySide6.QtWidgets import QApplication, QMainWindow, QScrollArea, QWidget
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 from windows import wait_until_freed
 
 from llmlab.core.errors import LabError
@@ -87,7 +86,7 @@ def _unread(dock: ChartDock, size: tuple[int, int], qtbot: QtBot) -> list[tuple[
 
 
 def _wait(dock: ChartDock, qtbot: QtBot) -> None:
-    qtbot.waitUntil(lambda: not dock.panel.dirty, timeout=WAIT)
+    qtbot.waitUntil(lambda: not dock.panel.dirty)
 
 
 def test_loss_shows_exactly_what_the_events_say(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path) -> None:
@@ -537,7 +536,7 @@ def test_docks_that_hear_of_a_long_run_at_once_are_drawn_one_a_tick_and_none_beh
     window.tabifyDockWidget(docks[1], docks[2])
     window.show()
     docks[2].raise_()
-    qtbot.waitUntil(lambda: docks[1].visibleRegion().isEmpty() and not docks[2].visibleRegion().isEmpty(), timeout=WAIT)
+    qtbot.waitUntil(lambda: docks[1].visibleRegion().isEmpty() and not docks[2].visibleRegion().isEmpty())
     drawn: list[str] = []
     for place, dock in enumerate(docks):
         monkeypatch.setattr(dock, "_fill", partial(drawn.append, f"curves {place}"))
@@ -561,8 +560,8 @@ def test_a_batch_is_beside_a_wide_chart_and_under_a_narrow_one(lab: FakeChartLab
     room = dock.findChild(QScrollArea)
     for width, beside in ((700, True), (330, False), (700, True)):
         dock.resize(width, 300)
-        qtbot.waitUntil(lambda beside=beside: (dock.batch.x() > 0) == beside, timeout=WAIT)
-        qtbot.waitUntil(lambda: room.horizontalScrollBar().maximum() == 0, timeout=WAIT)
+        qtbot.waitUntil(lambda beside=beside: (dock.batch.x() > 0) == beside)
+        qtbot.waitUntil(lambda: room.horizontalScrollBar().maximum() == 0)
         assert dock.chart.height() > 60
 
 
@@ -574,7 +573,7 @@ def test_a_closed_dock_is_freed(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path)
     panel = weakref.ref(dock.panel)
     dock.shutdown()
     dock.close()
-    with qtbot.waitSignal(dock.destroyed, timeout=WAIT):
+    with qtbot.waitSignal(dock.destroyed):
         dock.deleteLater()
     del dock
     lab.events_arrived.emit("pretraining/fake", [])
@@ -605,10 +604,10 @@ def test_an_export_is_announced_and_so_is_one_that_fails(lab: FakeChartLab, qtbo
     lab.add(FakeRun(tmp_path).start().advance(20))
     _wait(dock, qtbot)
     assert dock.panel.export_name == "fake-throughput"
-    with qtbot.waitSignal(lab.said, timeout=WAIT) as said:
+    with qtbot.waitSignal(lab.said) as said:
         dock.panel.export(tmp_path / "speed.svg")
     assert "speed.svg" in said.args[0]
-    with qtbot.waitSignal(lab.error_raised, timeout=WAIT) as failed:
+    with qtbot.waitSignal(lab.error_raised) as failed:
         dock.panel.export(tmp_path / "missing" / "speed.csv")
     assert f"{tmp_path / 'missing' / 'speed.csv'} could not be written." in str(failed.args[0])
     dock.shutdown()

@@ -13,7 +13,6 @@ from fakes import FakeRun
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QApplication, QMessageBox, QToolButton
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 from windows import dock_in_sight
 
 from llmlab.core.config import with_values
@@ -49,7 +48,7 @@ def saving(lab: FakeLab, *steps: int, name: str = "fake") -> FakeRun:
 
 
 def shows(qtbot: QtBot, dock: CheckpointsDock, *steps: int) -> None:
-    qtbot.waitUntil(lambda: [row.step for row in dock.model.rows] == list(steps), timeout=WAIT)
+    qtbot.waitUntil(lambda: [row.step for row in dock.model.rows] == list(steps))
 
 
 def choose(dock: CheckpointsDock, *steps: int) -> None:
@@ -177,7 +176,7 @@ def test_verify_finds_a_changed_byte_that_sizes_do_not_show(qtbot: QtBot, lab: F
     shows(qtbot, dock, 100, 200)
     choose(dock, 100, 200)
     dock.actions_by_name["verify"].trigger()
-    qtbot.waitUntil(lambda: dock.model.index(1, STATE).data() == "damaged", timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.model.index(1, STATE).data() == "damaged")
     assert dock.model.index(0, STATE).data() == "verified"
     assert "sha256 differs" in dock.said.text()
     dock.reload()  # what was found out is remembered
@@ -193,7 +192,7 @@ def test_delete_key_asks_and_deletes_several(
     shows(qtbot, dock, 100, 200, 300)
     choose(dock, 100, 200)
     said = answer_box(monkeypatch, "Cancel")
-    with qtbot.waitActive(dock, timeout=WAIT):
+    with qtbot.waitActive(dock):
         dock.activateWindow()
     dock.table.setFocus()
     qtbot.keyClick(dock.table, Qt.Key.Key_Delete)
@@ -244,11 +243,11 @@ def test_pin_toggles(qtbot: QtBot, lab: FakeLab, dock: CheckpointsDock) -> None:
     shows(qtbot, dock, 100)
     choose(dock, 100)
     dock.actions_by_name["pin"].trigger()
-    qtbot.waitUntil(lambda: dock.model.rows[0].pinned, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.model.rows[0].pinned)
     assert (fake.run.checkpoints / "step-00000100" / "pinned").exists()
     assert dock.actions_by_name["pin"].text() == "Unpin"
     dock.actions_by_name["pin"].trigger()
-    qtbot.waitUntil(lambda: not dock.model.rows[0].pinned, timeout=WAIT)
+    qtbot.waitUntil(lambda: not dock.model.rows[0].pinned)
 
 
 def test_double_click_writes_with_it(qtbot: QtBot, lab: FakeLab, dock: CheckpointsDock) -> None:
@@ -256,7 +255,7 @@ def test_double_click_writes_with_it(qtbot: QtBot, lab: FakeLab, dock: Checkpoin
     shows(qtbot, dock, 100, 200)
     place = dock.table.visualRect(dock._proxy.mapFromSource(dock.model.index(0, 0))).center()
     viewport = dock.table.viewport()
-    with qtbot.waitSignal(lab.write_requested, timeout=WAIT) as asked:
+    with qtbot.waitSignal(lab.write_requested) as asked:
         qtbot.mouseClick(viewport, Qt.MouseButton.LeftButton, pos=place)
         qtbot.mouseDClick(viewport, Qt.MouseButton.LeftButton, pos=place)
     assert asked.args == ["pretraining/fake", "step-00000100"]
@@ -370,7 +369,7 @@ def test_an_export_runs_beside_the_window_and_says_where(qtbot: QtBot, tmp_path:
     exporter = Exporter(command=(sys.executable, "-c", code))
     said: list[str] = []
     exporter.progress.connect(said.append)
-    with qtbot.waitSignal(exporter.done, timeout=WAIT) as done:
+    with qtbot.waitSignal(exporter.done) as done:
         exporter.start(tmp_path / "run", 100, tmp_path / "out")
     assert said == [f"writing export {tmp_path / 'run'}@100 --to hf --out {tmp_path / 'out'}"]
     assert done.args == [str(tmp_path / "out")]
@@ -380,7 +379,7 @@ def test_an_export_runs_beside_the_window_and_says_where(qtbot: QtBot, tmp_path:
 def test_a_failed_export_is_one_sentence(qtbot: QtBot, tmp_path: Path) -> None:
     code = "import sys; print('working'); print('error: RoPE has no place in GPT-2.', file=sys.stderr); sys.exit(1)"
     exporter = Exporter(command=(sys.executable, "-c", code))
-    with qtbot.waitSignal(exporter.failed, timeout=WAIT) as failed:
+    with qtbot.waitSignal(exporter.failed) as failed:
         exporter.start(tmp_path, 1, tmp_path / "out")
         with pytest.raises(LabError, match="still running"):
             exporter.start(tmp_path, 1, tmp_path / "out")

@@ -15,7 +15,6 @@ from PySide6.QtCore import QEvent, QModelIndex, QPoint, QPointF, Qt
 from PySide6.QtGui import QGuiApplication, QMouseEvent
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 from windows import dock_in_sight
 
 from llmlab.core.finetuning_settings import FinetuneSettings
@@ -91,14 +90,14 @@ def test_answers_before_and_after_stand_next_to_each_other(qtbot: QtBot, lab: Fa
     fake = tuned(lab.outputs)
     answered(fake, 0, "the the", "two")
     lab.add(fake)
-    qtbot.waitUntil(lambda: samples.view.samples.steps == [0], timeout=WAIT)
+    qtbot.waitUntil(lambda: samples.view.samples.steps == [0])
     assert samples.score.text() == "1 of 2 held-out items were answered exactly right before training."
     fake.advance(50, evaluate=False)
     answered(fake, 50, "moon", "two")
     fake.advance(50, evaluate=False)
     answered(fake, 100, "moon cat", "three")
     lab.pump(fake)
-    qtbot.waitUntil(lambda: samples.view.samples.steps == [0, 100], timeout=WAIT)
+    qtbot.waitUntil(lambda: samples.view.samples.steps == [0, 100])
     assert samples.choice.currentData() == COMPARE
     assert shown(samples) == [["\nthe the", "\nmoon cat"], ["\ntwo", "\nthree"]]  # an answer has a line of its own
     assert "1 of 2 at step 100" in samples.score.text()
@@ -113,7 +112,7 @@ def test_what_a_program_checked_can_be_read_item_by_item(
     answered(fake, 0, "the the", "two")
     answered(fake.advance(100, evaluate=False), 100, "moon cat", "two")
     lab.add(fake)
-    qtbot.waitUntil(lambda: samples.choice.findData(SCORED) >= 0, timeout=WAIT)
+    qtbot.waitUntil(lambda: samples.choice.findData(SCORED) >= 0)
     samples.choice.setCurrentIndex(samples.choice.findData(SCORED))
     # What changed sides comes first.
     assert checked(samples) == [[QUESTION, "moon cat", "✗ the the", "✓ moon cat"], [OTHER, "two", "✓ two", "✓ two"]]
@@ -125,11 +124,11 @@ def test_what_a_program_checked_can_be_read_item_by_item(
     samples._copy_selection()
     lines = [QUESTION, "Expected: moon cat", "Before training: ✗ the the", "Step 100: ✓ moon cat"]
     assert QGuiApplication.clipboard().text().splitlines() == lines
-    with qtbot.waitSignal(samples.lab.said, timeout=WAIT):
+    with qtbot.waitSignal(samples.lab.said):
         samples.export(tmp_path / "answers.csv")  # what is shown
     with (tmp_path / "answers.csv").open(newline="", encoding="utf-8") as file:
         assert list(csv.reader(file)) == [titles, *checked(samples)]
-    with qtbot.waitSignal(samples.lab.said, timeout=WAIT):
+    with qtbot.waitSignal(samples.lab.said):
         samples.export(tmp_path / "answers.md")
     assert "\n".join(["```text", *lines, "```"]) in (tmp_path / "answers.md").read_text("utf-8")
 
@@ -147,7 +146,7 @@ def test_five_checked_answers_are_in_sight_on_a_laptop_and_the_chosen_one_is_who
     lab.add(fake)
     samples.resize(505, 275)  # what Fine-tune leaves it at 1366 x 720
     table = samples.answers_view
-    qtbot.waitUntil(lambda: table.isVisible() and table.model().rowCount() == 8, timeout=WAIT)
+    qtbot.waitUntil(lambda: table.isVisible() and table.model().rowCount() == 8)
     QApplication.processEvents()
     table.setCurrentIndex(QModelIndex())  # the keyboard, which came to the table, chose the first
     line = table.verticalHeader().defaultSectionSize()
@@ -204,13 +203,13 @@ def test_a_run_that_wrote_no_samples_shows_its_checked_answers(
     item = {"prompt": OTHER, "expected": "two", "answer": "two", "right": True}
     fake.append(Scored(0, fake.time_of(0), 1, 1, [item], 0.1))
     lab.add(fake)
-    qtbot.waitUntil(lambda: samples.answers_view.answers.steps == [0], timeout=WAIT)
+    qtbot.waitUntil(lambda: samples.answers_view.answers.steps == [0])
     assert samples.choice.currentData() == SCORED
     assert checked(samples) == [[OTHER, "two", "✓ two"]]
     assert samples.choice._cut() == samples.choice.currentText()  # type: ignore[attr-defined]
     fake.append(Sampled(10, fake.time_of(10), [{"prompt": OTHER, "text": " three"}]))  # as asked for by Sample now
     lab.pump(fake)
-    qtbot.waitUntil(lambda: samples.choice.currentData() == COMPARE, timeout=WAIT)
+    qtbot.waitUntil(lambda: samples.choice.currentData() == COMPARE)
     assert shown(samples) == [["\nthree"]]
 
 
@@ -218,7 +217,7 @@ def test_a_run_from_scratch_is_shown_as_ever(qtbot: QtBot, lab: FakeLab, samples
     lab.add(tuned(lab.outputs))
     assert samples.choice.currentData() == COMPARE
     lab.add(FakeRun(lab.outputs, "scratch", steps=1000).start().advance(600))
-    qtbot.waitUntil(lambda: samples.view.samples.steps == [500], timeout=WAIT)
+    qtbot.waitUntil(lambda: samples.view.samples.steps == [500])
     assert samples.choice.currentData() == SPREAD
     assert samples.choice.findData(SCORED) < 0
     assert samples.score.isHidden()
@@ -264,7 +263,7 @@ def test_the_table_says_what_kind_of_run_it_is_and_on_which_base(qtbot: QtBot, o
     lab = Lab(outputs)
     dock = RunsDock(lab)
     qtbot.addWidget(dock)
-    qtbot.waitUntil(lambda: len(dock.model.rows) == 3, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(dock.model.rows) == 3)
     cells = {
         row.run.id: [column.text(row) for column in COLUMNS if column.title in ("Kind", "Learns from", "Base")]
         for row in dock.model.rows
@@ -274,7 +273,7 @@ def test_the_table_says_what_kind_of_run_it_is_and_on_which_base(qtbot: QtBot, o
         "whole": ["full", "tasks", "base@500"],
         "scratch": ["pretraining", "shakespeare", "–"],
     }
-    with qtbot.waitSignal(dock.lab.said, timeout=WAIT):
+    with qtbot.waitSignal(dock.lab.said):
         dock.export(outputs / "runs.csv")
     header, *lines = (outputs / "runs.csv").read_text().splitlines()
     assert all(line.count(",") >= header.count(",") for line in lines)
@@ -295,8 +294,8 @@ def checkpoints(qtbot: QtBot, lab: FakeLab) -> Iterator[CheckpointsDock]:
 
 def test_a_checkpoint_can_be_fine_tuned(qtbot: QtBot, lab: FakeLab, checkpoints: CheckpointsDock) -> None:
     lab.add(FakeRun(lab.outputs, "gpt").start().advance(100, evaluate=False).save_checkpoint())
-    qtbot.waitUntil(checkpoints.actions_by_name["fine_tune"].isEnabled, timeout=WAIT)
-    with qtbot.waitSignal(lab.finetune_requested, timeout=WAIT) as asked:
+    qtbot.waitUntil(checkpoints.actions_by_name["fine_tune"].isEnabled)
+    with qtbot.waitSignal(lab.finetune_requested) as asked:
         checkpoints.actions_by_name["fine_tune"].trigger()
     assert asked.args == [{"model.base": "gpt@100"}]
 

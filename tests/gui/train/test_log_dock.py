@@ -12,7 +12,6 @@ from PySide6.QtCore import Qt
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 
 from llmlab.store.events import Started
 from llmlab_gui.train.event_sentences import sentence
@@ -84,14 +83,14 @@ def test_worker_output_is_followed_while_it_grows(qtbot: QtBot, lab: FakeLab, do
     fake = lab.add(FakeRun(lab.outputs).start())
     fake.run.log.write_text("first\n")
     dock.which.setCurrentIndex(OUTPUT)
-    qtbot.waitUntil(lambda: dock.output_view.toPlainText() == "first", timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.output_view.toPlainText() == "first")
     with fake.run.log.open("a") as file:
         file.write("second half ")
         file.flush()
         dock.read_output()
         assert dock.output_view.toPlainText() == "first"
         file.write("done\n")
-    qtbot.waitUntil(lambda: dock.output_view.toPlainText() == "first\nsecond half done", timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.output_view.toPlainText() == "first\nsecond half done")
 
 
 def test_another_run_has_another_output(qtbot: QtBot, lab: FakeLab, dock: LogDock) -> None:
@@ -100,14 +99,14 @@ def test_another_run_has_another_output(qtbot: QtBot, lab: FakeLab, dock: LogDoc
     second = lab.add(FakeRun(lab.outputs, "second").start())
     second.run.log.write_text("of the second\n")
     dock.show_output()
-    qtbot.waitUntil(lambda: dock.output_view.toPlainText() == "of the second", timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.output_view.toPlainText() == "of the second")
     lab.set_current("pretraining/first")
-    qtbot.waitUntil(lambda: dock.output_view.toPlainText() == "of the first", timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.output_view.toPlainText() == "of the first")
 
 
 def test_ctrl_f_finds_and_esc_closes(qtbot: QtBot, lab: FakeLab, dock: LogDock) -> None:
     lab.pump(lab.add(FakeRun(lab.outputs).start()).warn("needle one").warn("needle two"))
-    with qtbot.waitActive(dock, timeout=WAIT):
+    with qtbot.waitActive(dock):
         dock.activateWindow()
     dock.events_view.setFocus()
     qtbot.keyClick(dock.events_view, Qt.Key.Key_F, Qt.KeyboardModifier.ControlModifier)
@@ -186,7 +185,7 @@ def test_many_events_are_written_some_at_a_time_in_their_order_and_while_they_ar
         ]
 
     wanted = [*(f"warning {number}" for number in range(350)), "the last one"]
-    qtbot.waitUntil(lambda: written() == wanted, timeout=WAIT)
+    qtbot.waitUntil(lambda: written() == wanted)
     assert dock.events_view.verticalScrollBar().value() == dock.events_view.verticalScrollBar().maximum()
 
 

@@ -13,7 +13,6 @@ from PySide6.QtCore import Qt
 from PySide6.QtGui import QKeySequence
 from PySide6.QtWidgets import QWidget
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 from windows import MakeWindow, dock_in_sight
 
 from llmlab.core.errors import LabError
@@ -66,7 +65,7 @@ def add(qtbot: QtBot, lab: Lab, *names: str) -> None:
     """Puts runs into the queue and waits until they are seen there."""
     for name in names:
         lab.queue.add(item(name))
-    qtbot.waitUntil(lambda: [one.name for one in lab.queue.state.items][-len(names) :] == list(names), timeout=WAIT)
+    qtbot.waitUntil(lambda: [one.name for one in lab.queue.state.items][-len(names) :] == list(names))
 
 
 def end(run: RunFolder) -> None:
@@ -80,7 +79,7 @@ def raises(error: LabError) -> None:
 def _look(qtbot: QtBot, lab: Lab) -> None:
     """Two looks of the queue's own."""
     for _ in range(2):
-        qtbot.waitSignal(lab.queue._timer.timeout, timeout=WAIT).wait()
+        qtbot.waitSignal(lab.queue._timer.timeout).wait()
 
 
 def names(dock: QueueDock) -> list[str]:
@@ -91,17 +90,17 @@ def test_each_run_starts_when_the_one_before_has_ended(
     qtbot: QtBot, lab: Lab, outputs: Path, started: list[str]
 ) -> None:
     live = FakeRun(outputs, "live").start().advance(5)
-    qtbot.waitUntil(lambda: len(lab.runs()) == 1, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(lab.runs()) == 1)
     add(qtbot, lab, "first", "second")
     _look(qtbot, lab)
     assert started == []
     live.finish()
-    qtbot.waitUntil(lambda: started == ["first"], timeout=WAIT)
-    qtbot.waitUntil(lambda: (row := lab.current()) is not None and row.run.id == "first", timeout=WAIT)
+    qtbot.waitUntil(lambda: started == ["first"])
+    qtbot.waitUntil(lambda: (row := lab.current()) is not None and row.run.id == "first")
     lab.set_current("pretraining/live")  # the next one leaves alone what was chosen by hand
     end(RunFolder(outputs / "pretraining" / "first"))
-    qtbot.waitUntil(lambda: started == ["first", "second"], timeout=WAIT)
-    qtbot.waitUntil(lambda: lab.queue.state.items == () and lab.row("pretraining/second") is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: started == ["first", "second"])
+    qtbot.waitUntil(lambda: lab.queue.state.items == () and lab.row("pretraining/second") is not None)
     current = lab.current()
     assert current is not None
     assert current.run.id == "live"
@@ -110,18 +109,18 @@ def test_each_run_starts_when_the_one_before_has_ended(
 def test_a_queue_from_an_earlier_window_goes_on(qtbot: QtBot, outputs: Path, started: list[str]) -> None:
     RunQueue(outputs).add(item("left"))
     lab = Lab(outputs)
-    qtbot.waitUntil(lambda: started == ["left"], timeout=WAIT)
+    qtbot.waitUntil(lambda: started == ["left"])
     lab.shutdown()
 
 
 def test_a_paused_queue_starts_nothing_until_it_goes_on(qtbot: QtBot, lab: Lab, started: list[str]) -> None:
     lab.queue.set_paused(True)
-    qtbot.waitUntil(lambda: lab.queue.state.paused, timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.queue.state.paused)
     add(qtbot, lab, "waits")
     _look(qtbot, lab)
     assert started == []
     lab.queue.toggle_paused()
-    qtbot.waitUntil(lambda: started == ["waits"], timeout=WAIT)
+    qtbot.waitUntil(lambda: started == ["waits"])
 
 
 def test_a_run_that_cannot_start_says_why_and_the_next_one_starts(
@@ -131,12 +130,12 @@ def test_a_run_that_cannot_start_says_why_and_the_next_one_starts(
     errors: list[LabError] = []
     lab.error_raised.connect(errors.append)
     lab.queue.set_paused(True)
-    qtbot.waitUntil(lambda: lab.queue.state.paused, timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.queue.state.paused)
     add(qtbot, lab, "taken", "next")
     lab.queue.set_paused(False)
-    qtbot.waitUntil(lambda: started == ["next"], timeout=WAIT)
+    qtbot.waitUntil(lambda: started == ["next"])
     assert [error.what for error in errors] == ["A run named 'taken' is already there."]
-    qtbot.waitUntil(lambda: names(dock) == ["taken"], timeout=WAIT)
+    qtbot.waitUntil(lambda: names(dock) == ["taken"])
     assert dock.model.index(0, BEGINS).data() == "cannot start"
     dock.table.selectRow(0)
     assert "already there" in dock.problem.text()
@@ -146,37 +145,37 @@ def test_runs_are_moved_by_keys_and_by_dragging_and_removed(
     qtbot: QtBot, lab: Lab, dock: QueueDock, outputs: Path
 ) -> None:
     FakeRun(outputs, "live").start().advance(5)
-    qtbot.waitUntil(lambda: len(lab.runs()) == 1, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(lab.runs()) == 1)
     add(qtbot, lab, "a", "b", "c")
-    qtbot.waitUntil(lambda: names(dock) == ["a", "b", "c"], timeout=WAIT)
+    qtbot.waitUntil(lambda: names(dock) == ["a", "b", "c"])
     actions = {action.objectName(): action for action in dock.table.actions()}
     assert actions["action.queue_up"].shortcut() == QKeySequence("Alt+Up")
     dock.table.selectRow(2)
     actions["action.queue_up"].trigger()
-    qtbot.waitUntil(lambda: names(dock) == ["a", "c", "b"], timeout=WAIT)
+    qtbot.waitUntil(lambda: names(dock) == ["a", "c", "b"])
     assert [one.name for one in dock.chosen()] == ["c"]  # the selection goes with the run
     dragged = dock.model.mimeData([dock.model.index(2, 0)])  # b, to the top
     dock.model.dropMimeData(dragged, Qt.DropAction.MoveAction, 0, 0, dock.table.rootIndex())
-    qtbot.waitUntil(lambda: names(dock) == ["b", "a", "c"], timeout=WAIT)
+    qtbot.waitUntil(lambda: names(dock) == ["b", "a", "c"])
     dragged = dock.model.mimeData([dock.model.index(0, 0)])  # b again, between a and c
     dock.model.dropMimeData(dragged, Qt.DropAction.MoveAction, 2, 0, dock.table.rootIndex())
-    qtbot.waitUntil(lambda: names(dock) == ["a", "b", "c"], timeout=WAIT)
+    qtbot.waitUntil(lambda: names(dock) == ["a", "b", "c"])
     dock.table.selectRow(1)
     actions["action.queue_remove"].trigger()
-    qtbot.waitUntil(lambda: names(dock) == ["a", "c"], timeout=WAIT)
+    qtbot.waitUntil(lambda: names(dock) == ["a", "c"])
 
 
 def test_a_chosen_run_starts_at_once(
     qtbot: QtBot, lab: Lab, dock: QueueDock, outputs: Path, started: list[str]
 ) -> None:
     FakeRun(outputs, "live").start().advance(5)
-    qtbot.waitUntil(lambda: len(lab.runs()) == 1, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(lab.runs()) == 1)
     add(qtbot, lab, "a", "b")
-    qtbot.waitUntil(lambda: len(names(dock)) == 2, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(names(dock)) == 2)
     dock.table.selectRow(1)
     dock.start_now()
-    qtbot.waitUntil(lambda: started == ["b"], timeout=WAIT)
-    qtbot.waitUntil(lambda: names(dock) == ["a"], timeout=WAIT)
+    qtbot.waitUntil(lambda: started == ["b"])
+    qtbot.waitUntil(lambda: names(dock) == ["a"])
 
 
 def test_when_each_begins_follows_from_those_before() -> None:
@@ -187,35 +186,35 @@ def test_when_each_begins_follows_from_those_before() -> None:
 
 def test_the_panel_says_what_it_waits_for(qtbot: QtBot, lab: Lab, dock: QueueDock, outputs: Path) -> None:
     live = FakeRun(outputs, "live").start().advance(5)
-    qtbot.waitUntil(lambda: len(lab.runs()) == 1, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(lab.runs()) == 1)
     add(qtbot, lab, "a")
-    qtbot.waitUntil(lambda: dock.now.text().startswith("Waits for live: "), timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.now.text().startswith("Waits for live: "))
     live.pause()
-    qtbot.waitUntil(lambda: dock.now.text() == "Waits for live, which is paused.", timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.now.text() == "Waits for live, which is paused.")
     lab.queue.set_paused(True)
-    qtbot.waitUntil(lambda: dock.now.text() == "The queue is paused: nothing is started.", timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.now.text() == "The queue is paused: nothing is started.")
 
 
 def test_edit_takes_a_run_out_and_puts_its_settings_back_into_their_panel(
     qtbot: QtBot, lab: Lab, dock: QueueDock, outputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     FakeRun(outputs, "live").start().advance(5)
-    qtbot.waitUntil(lambda: len(lab.runs()) == 1, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(lab.runs()) == 1)
     prediction = parse_prediction("val_loss=1.9..2.2@80%")
     lab.queue.add(QueuedRun(FinetuneSettings(), "tuned", "scratch", predictions=[prediction.as_dict()]))
-    qtbot.waitUntil(lambda: names(dock) == ["tuned"], timeout=WAIT)
+    qtbot.waitUntil(lambda: names(dock) == ["tuned"])
     dock.table.selectRow(0)
     filled: list[object] = []
     lab.finetune_requested.connect(filled.append)
-    with monkeypatch.context() as held, qtbot.waitSignal(lab.error_raised, timeout=WAIT):
+    with monkeypatch.context() as held, qtbot.waitSignal(lab.error_raised):
         held.setattr(RunQueue, "remove", lambda *_: raises(LabError("The queue is held by another program.")))
         dock.edit()
     assert filled == []  # it still waits: a second one like it is not set up
-    with qtbot.waitSignal(lab.finetune_requested, timeout=WAIT) as asked:
+    with qtbot.waitSignal(lab.finetune_requested) as asked:
         dock.edit()
     assert (asked.args[0]["preset"], asked.args[0]["lora.rank"]) == ("scratch", FinetuneSettings().lora.rank)
     assert (asked.args[0]["name"], asked.args[0]["predictions"]) == ("tuned", (prediction,))
-    qtbot.waitUntil(lambda: names(dock) == [], timeout=WAIT)
+    qtbot.waitUntil(lambda: names(dock) == [])
 
 
 # In the window -------------------------------------------------------------------------------------------------------
@@ -226,7 +225,7 @@ def test_a_second_run_can_wait_instead(
 ) -> None:
     FakeRun(outputs, "live").start().advance(5)
     window = make_main_window(docks=False)
-    qtbot.waitUntil(lambda: len(window.lab.runs()) == 1, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(window.lab.runs()) == 1)
     asked: list[str] = []
     answers, titles = ["cancel", "cancel", "queue"], list[str]()
 
@@ -242,7 +241,7 @@ def test_a_second_run_can_wait_instead(
     window.run_actions.start(PlannedRun(item("a").settings, "a", "nano", 5.0))
     assert asked == ["a"]
     assert titles == ["Fine-tune", "Train", "Train"]
-    qtbot.waitUntil(lambda: [one.name for one in window.lab.queue.state.items] == ["a"], timeout=WAIT)
+    qtbot.waitUntil(lambda: [one.name for one in window.lab.queue.state.items] == ["a"])
     assert started == []
 
 
@@ -258,7 +257,7 @@ def test_closing_keeps_the_queue_and_a_stop_pauses_it(
     live = FakeRun(outputs, "live").start().advance(5)
     live.run.write_info(replace(live.run.info(), watched=True))
     window = make_main_window(docks=False)
-    qtbot.waitUntil(lambda: len(window.lab.runs()) == 1, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(window.lab.runs()) == 1)
     add(qtbot, window.lab, "a", "b")
     told: list[int] = []
 
@@ -272,7 +271,7 @@ def test_closing_keeps_the_queue_and_a_stop_pauses_it(
     state = RunQueue(outputs).read()
     assert [one.name for one in state.items] == ["a", "b"]
     if paused:
-        qtbot.waitUntil(lambda: RunQueue(outputs).read().paused, timeout=WAIT)
+        qtbot.waitUntil(lambda: RunQueue(outputs).read().paused)
     else:
         assert not state.paused
 
@@ -281,7 +280,7 @@ def test_a_queue_that_another_program_holds_holds_up_neither_the_window_nor_its_
     dock: QueueDock, lab: Lab, qtbot: QtBot, outputs: Path, started: list[str]
 ) -> None:
     FakeRun(outputs, "live").start().advance(5)
-    qtbot.waitUntil(lambda: bool(lab.queue.live), timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(lab.queue.live))
     add(qtbot, lab, "a")
     errors: list[object] = []
     lab.error_raised.connect(errors.append)

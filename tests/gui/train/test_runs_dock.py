@@ -65,7 +65,7 @@ def lab(qtbot: QtBot, outputs: Path, runs: dict[str, FakeRun]) -> Iterator[Lab]:
 @pytest.fixture
 def dock(qtbot: QtBot, lab: Lab) -> Iterator[RunsDock]:
     with dock_in_sight(qtbot, RunsDock(lab), 900, 300) as made:
-        qtbot.waitUntil(lambda: len(made.model.rows) == 3, timeout=WAIT)
+        qtbot.waitUntil(lambda: len(made.model.rows) == 3)
         yield made
 
 
@@ -96,7 +96,7 @@ def test_a_live_run_moves_in_its_row_and_the_selection_stays(
 ) -> None:
     dock.table.selectRow(shown_ids(dock).index("first"))
     runs["third"].advance(100)
-    qtbot.waitUntil(lambda: cell(dock, "third", "Step") == "140 / 1,000", timeout=WAIT)
+    qtbot.waitUntil(lambda: cell(dock, "third", "Step") == "140 / 1,000")
     assert [row.run.id for row in dock.chosen()] == ["first"]
 
 
@@ -108,8 +108,8 @@ def test_a_silent_worker_is_told_with_since_when_in_its_row_and_in_the_status_ba
     run = runs["third"].run
     run.write_status(replace(run.recorded_status(), heartbeat=1.0, patience=120.0))
     since = time.strftime("%Y-%m-%d %H:%M", time.localtime(1.0))
-    qtbot.waitUntil(lambda: cell(dock, "third", "State") == f"silent since {since}", timeout=WAIT)
-    qtbot.waitUntil(lambda: bar.state.text() == f"third · Running, silent since {since}", timeout=WAIT)
+    qtbot.waitUntil(lambda: cell(dock, "third", "State") == f"silent since {since}")
+    qtbot.waitUntil(lambda: bar.state.text() == f"third · Running, silent since {since}")
     assert (bar.speed.text(), bar.left.text()) == ("", "")  # they are from before
     tip = str(cell(dock, "third", "Name", Qt.ItemDataRole.ToolTipRole))
     assert "Its process is stopped, or it hangs" in tip
@@ -164,13 +164,13 @@ def test_a_run_of_another_machine_is_resumed_here_when_somebody_says_that_it_is_
     actions = RunActions(lab, lambda: None, window)
     assert not actions.resume.isEnabled()
     run.write_status(replace(run.recorded_status(), host="dhcp-17", pid=None))
-    qtbot.waitUntil(actions.resume.isEnabled, timeout=WAIT)
+    qtbot.waitUntil(actions.resume.isEnabled)
     row = lab.row("pretraining/third")
     assert row is not None
     assert not row.trains_here
     actions.resume.trigger()
     assert run.status().elsewhere
-    with qtbot.waitSignal(lab.controller.failed, timeout=WAIT):
+    with qtbot.waitSignal(lab.controller.failed):
         actions.resume.trigger()
     assert asked == ["third was last seen on dhcp-17."] * 2
     assert started == ["interrupted"]
@@ -179,11 +179,11 @@ def test_a_run_of_another_machine_is_resumed_here_when_somebody_says_that_it_is_
 def test_a_tick_overlays_a_run_in_a_colour_of_its_own(dock: RunsDock, qtbot: QtBot, lab: Lab) -> None:
     place = shown_ids(dock).index("second")
     index = dock.proxy.index(place, SHOW)
-    with qtbot.waitSignal(lab.shown_runs_changed, timeout=WAIT):
+    with qtbot.waitSignal(lab.shown_runs_changed):
         dock.proxy.setData(index, Qt.CheckState.Checked, Qt.ItemDataRole.CheckStateRole)
     assert lab.shown_runs() == ["pretraining/third", "pretraining/second"]
     assert lab.color("pretraining/third") != lab.color("pretraining/second")
-    qtbot.waitUntil(lambda: len(lab.history("pretraining/second").step_columns) == 300, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(lab.history("pretraining/second").step_columns) == 300)
     settings = WindowSettings(lab.outputs / "window.ini")
     dock.remember(settings)
     dock.shutdown()
@@ -213,7 +213,7 @@ def test_a_run_has_the_colour_that_it_had_before_a_restart(
     def colors(shown: list[str]) -> list[str]:
         """At a start, as the runs are shown one after the other."""
         lab = Lab(outputs)
-        qtbot.waitUntil(lambda: lab.looked, timeout=WAIT)
+        qtbot.waitUntil(lambda: lab.looked)
         dock = RunsDock(lab)
         qtbot.addWidget(dock)
         dock.remember(settings)
@@ -240,11 +240,11 @@ def test_the_run_that_was_chosen_is_chosen_again_at_the_next_start_where_none_is
         """Id of the run that is current after a start. first: the dock is there before the runs were read."""
         lab = Lab(outputs)
         if not first:
-            qtbot.waitUntil(lambda: lab.looked, timeout=WAIT)
+            qtbot.waitUntil(lambda: lab.looked)
         dock = RunsDock(lab)
         qtbot.addWidget(dock)
         dock.remember(settings)
-        qtbot.waitUntil(lambda: lab.looked, timeout=WAIT)
+        qtbot.waitUntil(lambda: lab.looked)
         if chosen:
             lab.set_current(chosen)
         row = lab.current()
@@ -266,7 +266,7 @@ def test_the_run_that_was_chosen_is_chosen_again_at_the_next_start_where_none_is
 def test_a_row_that_the_keyboard_is_at_is_framed_and_ticked_without_being_opened(
     dock: RunsDock, qtbot: QtBot, lab: Lab
 ) -> None:
-    with qtbot.waitActive(dock, timeout=WAIT):
+    with qtbot.waitActive(dock):
         dock.activateWindow()
     dock.table.setFocus()
     second = dock.table.visualRect(dock.proxy.index(shown_ids(dock).index("second"), NAME))
@@ -300,7 +300,7 @@ def test_of_a_long_name_made_from_a_date_the_time_of_day_is_in_sight_and_of_a_st
 
 def test_clicking_a_row_opens_that_run(dock: RunsDock, qtbot: QtBot, lab: Lab) -> None:
     index = dock.proxy.index(shown_ids(dock).index("second"), NAME)
-    with qtbot.waitSignal(lab.current_changed, timeout=WAIT) as changed:
+    with qtbot.waitSignal(lab.current_changed) as changed:
         qtbot.mouseClick(dock.table.viewport(), Qt.MouseButton.LeftButton, pos=dock.table.visualRect(index).center())
     assert changed.args == ["pretraining/second"]
 
@@ -324,7 +324,7 @@ def test_columns_sort_by_value_not_by_text(dock: RunsDock) -> None:
 
 def test_the_table_is_exported_as_it_is_shown(qtbot: QtBot, dock: RunsDock, tmp_path: Path) -> None:
     dock.filter.setText("second")
-    with qtbot.waitSignal(dock.lab.said, timeout=WAIT):
+    with qtbot.waitSignal(dock.lab.said):
         dock.export(tmp_path / "runs.csv")
     with (tmp_path / "runs.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -338,7 +338,7 @@ def test_the_table_is_exported_as_it_is_shown(qtbot: QtBot, dock: RunsDock, tmp_
 def test_a_live_run_is_not_deleted(dock: RunsDock, qtbot: QtBot, lab: Lab, runs: dict[str, FakeRun]) -> None:
     row = lab.row("pretraining/third")
     assert row is not None
-    with qtbot.waitSignal(lab.error_raised, timeout=WAIT) as told:
+    with qtbot.waitSignal(lab.error_raised) as told:
         dock.deletions.delete([row])
     assert "has not ended" in told.args[0].what
     assert runs["third"].run.path.is_dir()
@@ -357,12 +357,12 @@ def test_a_deleted_run_goes_to_the_trash_after_a_question(
     lab.set_current("pretraining/second")
     monkeypatch.setattr(dock.deletions, "confirm", lambda rows, for_good, rests=(): False)
     dock.deletions.delete([row])
-    qtbot.waitUntil(lambda: dock.deletions.working is None, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.deletions.working is None)
     assert runs["second"].run.path.is_dir()
     monkeypatch.setattr(dock.deletions, "confirm", lambda rows, for_good, rests=(): not for_good)
     dock.deletions.delete([row])
-    qtbot.waitUntil((tmp_path / "trash" / "run.json").is_file, timeout=WAIT)
-    qtbot.waitUntil(lambda: shown_ids(dock) == ["third", "first"], timeout=WAIT)
+    qtbot.waitUntil((tmp_path / "trash" / "run.json").is_file)
+    qtbot.waitUntil(lambda: shown_ids(dock) == ["third", "first"])
     current = lab.current()
     assert current is not None
     assert current.run.id != "second"
@@ -377,7 +377,7 @@ def test_without_a_trash_a_run_is_only_deleted_after_a_second_question(
     row = lab.row("pretraining/second")
     assert row is not None
     dock.deletions.delete([row])
-    qtbot.waitUntil(lambda: dock.deletions.working is None, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.deletions.working is None)
     assert runs["second"].run.path.exists() is not agreed
     assert (lab.row("pretraining/second") is None) is agreed
 
@@ -388,14 +388,14 @@ def test_where_the_trash_takes_one_run_of_two_a_later_run_of_its_name_can_be_del
     monkeypatch.setattr(upkeep, "move_to_trash", lambda path: path.name == "first" and not shutil.rmtree(path))
     monkeypatch.setattr(dock.deletions, "confirm", lambda rows, for_good, rests=(): True)
     dock.deletions.delete([row for row in lab.runs() if not row.status.live])
-    qtbot.waitUntil(lambda: [row.name for row in lab.runs()] == ["third"], timeout=WAIT)
+    qtbot.waitUntil(lambda: [row.name for row in lab.runs()] == ["third"])
     again = FakeRun(lab.outputs, "first").start().finish()
     lab.refresh()
-    qtbot.waitUntil(lambda: lab.row("pretraining/first") is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.row("pretraining/first") is not None)
     row = lab.row("pretraining/first")
     assert row is not None
     dock.deletions.delete([row])
-    qtbot.waitUntil(lambda: not again.run.path.exists(), timeout=WAIT)
+    qtbot.waitUntil(lambda: not again.run.path.exists())
 
 
 def test_a_long_deletion_leaves_the_window_free_and_can_be_cancelled(
@@ -413,19 +413,19 @@ def test_a_long_deletion_leaves_the_window_free_and_can_be_cancelled(
     monkeypatch.setattr(dock.deletions, "confirm", lambda rows, for_good, rests=(): True)
     rows = [row for row in lab.runs() if not row.status.live]
     dock.deletions.delete(rows)
-    qtbot.waitUntil(begun.is_set, timeout=WAIT)
-    qtbot.waitUntil(dock.strip.isVisible, timeout=WAIT)
+    qtbot.waitUntil(begun.is_set)
+    qtbot.waitUntil(dock.strip.isVisible)
     assert dock.strip.what.text() == f"Deleting {rows[0].name}"
     dock.strip.cancel_button.click()
     may_end.set()
-    qtbot.waitUntil(lambda: dock.deletions.working is None and dock.strip.isHidden(), timeout=WAIT)
-    qtbot.waitUntil(lambda: len(lab.runs()) == 2, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.deletions.working is None and dock.strip.isHidden())
+    qtbot.waitUntil(lambda: len(lab.runs()) == 2)
     assert [row.run.path.is_dir() for row in rows] == [False, True]
 
 
 def test_another_run_like_it_is_set_up_with_all_its_settings(dock: RunsDock, qtbot: QtBot, lab: Lab) -> None:
     dock.table.selectRow(shown_ids(dock).index("second"))
-    with qtbot.waitSignal(lab.setup_requested, timeout=WAIT) as asked:
+    with qtbot.waitSignal(lab.setup_requested) as asked:
         dock._actions["again"].trigger()
     assert asked.args[0]["preset"] == "baby"
     assert asked.args[0]["train.steps"] == 300
@@ -440,7 +440,7 @@ def test_without_runs_the_dock_says_how_they_come(qtbot: QtBot, tmp_path: Path) 
     lab = Lab(tmp_path / "nothing")
     dock = RunsDock(lab)
     qtbot.addWidget(dock)
-    qtbot.waitUntil(lambda: dock._empty._title.text() == "No runs yet", timeout=WAIT)
+    qtbot.waitUntil(lambda: dock._empty._title.text() == "No runs yet")
     lab.shutdown()
 
 
@@ -463,19 +463,19 @@ def test_two_runs_of_one_name_are_two_rows_and_each_is_itself(
     lab = Lab(outputs)
     dock = RunsDock(lab)
     qtbot.addWidget(dock)
-    qtbot.waitUntil(lambda: len(lab.runs()) == 2, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(lab.runs()) == 2)
     names = [dock.proxy.index(place, NAME).data() for place in range(2)]
     assert names == ["finetuning/bar", "pretraining/bar"]
     lab.set_current("pretraining/bar")
     lab.set_shown_runs(["finetuning/bar"])
     ids = ("pretraining/bar", "finetuning/bar")
-    qtbot.waitUntil(lambda: [len(lab.history(name).step_columns) for name in ids] == [30, 70], timeout=WAIT)
+    qtbot.waitUntil(lambda: [len(lab.history(name).step_columns) for name in ids] == [30, 70])
     assert len({lab.color(name).name() for name in ids}) == 2
     dock.table.selectRow(0)
     chosen = dock.chosen()
     assert [row.run.path for row in chosen] == [outputs / "finetuning" / "bar"]
     lab.notebook.refresh()
-    qtbot.waitUntil(lambda: len(lab.notebook.entries) == 2, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(lab.notebook.entries) == 2)
     stated = {entry.full_name: entry.lines()[0].locked.prediction for entry in lab.notebook.entries}
     assert stated == {
         "pretraining/bar": parse_prediction("val_loss=1..2@80%"),
@@ -494,9 +494,9 @@ def test_two_runs_of_one_name_are_two_rows_and_each_is_itself(
     monkeypatch.setattr(upkeep, "move_to_trash", trash)
     monkeypatch.setattr(dock.deletions, "confirm", lambda rows, for_good, rests=(): not for_good)
     dock.deletions.delete(chosen)
-    qtbot.waitUntil(lambda: [run.id for run in list_runs(outputs)] == ["bar"], timeout=WAIT)
+    qtbot.waitUntil(lambda: [run.id for run in list_runs(outputs)] == ["bar"])
     assert (outputs / "pretraining" / "bar" / "run.json").is_file()
-    qtbot.waitUntil(lambda: [row.name for row in lab.runs()] == ["bar"], timeout=WAIT)
+    qtbot.waitUntil(lambda: [row.name for row in lab.runs()] == ["bar"])
     dock.shutdown()
     lab.shutdown()
 
@@ -507,14 +507,14 @@ def test_of_two_runs_of_one_name_the_one_that_is_meant_is_renamed(
     lab = Lab(outputs)
     dock = RunsDock(lab)
     qtbot.addWidget(dock)
-    qtbot.waitUntil(lambda: len(lab.runs()) == 2, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(lab.runs()) == 2)
     lab.set_current("pretraining/bar")
     lab.set_shown_runs(["finetuning/bar"])
     row = lab.row("finetuning/bar")
     assert row is not None
     monkeypatch.setattr(dock, "ask_name", lambda _row: "foo")
     dock.rename(row)
-    qtbot.waitUntil(lambda: lab.row("finetuning/foo") is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.row("finetuning/foo") is not None)
     assert lab.shown_runs() == ["pretraining/bar", "finetuning/foo"]
     assert (outputs / "pretraining" / "bar" / "run.json").is_file()
     dock.shutdown()
@@ -551,7 +551,7 @@ def test_a_name_that_cannot_be_taken_is_told_in_the_dialog_which_keeps_what_was_
     assert told[1][0] == "first"
     assert "A run named 'first' is already there." in told[1][1]
     assert told[1][1].endswith(" Choose another name.")
-    qtbot.waitUntil(lambda: lab.row("pretraining/winner") is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.row("pretraining/winner") is not None)
     assert errors == []
 
 
@@ -573,12 +573,12 @@ def test_a_run_that_is_being_renamed_keeps_its_place_and_the_window_is_free(
     changes: list[str] = []
     lab.current_changed.connect(changes.append)
     dock.rename(row)
-    qtbot.waitUntil(lambda: not row.run.path.is_dir(), timeout=WAIT)
+    qtbot.waitUntil(lambda: not row.run.path.is_dir())
     look_again(qtbot, lab._poller)
     assert "pretraining/second" in [row.id for row in lab.runs()]
     assert changes == []
     may_end.set()
-    qtbot.waitUntil(lambda: changes[-1:] == ["pretraining/winner"], timeout=WAIT)
+    qtbot.waitUntil(lambda: changes[-1:] == ["pretraining/winner"])
     assert sorted(row.run.id for row in lab.runs()) == ["first", "third", "winner"]
 
 
@@ -599,12 +599,12 @@ def test_a_run_that_is_renamed_stays_current_and_in_the_charts(
         select_row(dock.table, row.id)
         dock.table.setFocus()
         qtbot.keyClick(dock.table, Qt.Key.Key_F2)
-        qtbot.waitUntil(lambda new=new: lab.row(f"pretraining/{new}") is not None, timeout=WAIT)
+        qtbot.waitUntil(lambda new=new: lab.row(f"pretraining/{new}") is not None)
     assert lab.shown_runs() == ["pretraining/winner", "pretraining/loser"]
     assert renamed == [("pretraining/second", "pretraining/winner", 3), ("pretraining/first", "pretraining/loser", 3)]
     assert set(counts) == {3}  # whoever lists the runs never misses it
     assert {run.id for run in list_runs(outputs)} == {"winner", "loser", "third"}
-    qtbot.waitUntil(lambda: len(lab.history("pretraining/winner").step_columns) == 300, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(lab.history("pretraining/winner").step_columns) == 300)
     look_again(qtbot, lab._poller)
     assert sorted(shown_ids(dock)) == ["loser", "third", "winner"]
 
@@ -613,9 +613,9 @@ def test_a_run_that_takes_the_name_of_one_that_came_to_nothing_is_there_once(
     dock: RunsDock, qtbot: QtBot, lab: Lab, outputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     FakeRun(outputs, "winner", created=1.69e9).start().fail("There was not enough memory.")
-    qtbot.waitUntil(lambda: lab.row("pretraining/winner") is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.row("pretraining/winner") is not None)
     lab.set_shown_runs(["pretraining/winner"])
-    qtbot.waitUntil(lambda: lab.history("pretraining/winner").ended is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.history("pretraining/winner").ended is not None)
     row = lab.row("pretraining/second")
     assert row is not None
     seen: list[list[tuple[str, str]]] = []
@@ -626,9 +626,9 @@ def test_a_run_that_takes_the_name_of_one_that_came_to_nothing_is_there_once(
     )
     monkeypatch.setattr(dock, "ask_name", lambda _: "winner")
     dock.rename(row)
-    qtbot.waitUntil(lambda: bool(seen), timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(seen))
     assert seen[0] == [("winner", "finished")]
-    qtbot.waitUntil(lambda: len(lab.history("pretraining/winner").step_columns) == 300, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(lab.history("pretraining/winner").step_columns) == 300)
 
 
 def test_an_open_model_follows_the_run_that_is_renamed(
@@ -644,7 +644,7 @@ def test_an_open_model_follows_the_run_that_is_renamed(
         assert row is not None
         monkeypatch.setattr(dock, "ask_name", lambda _row, new=new: new)
         dock.rename(row)
-        qtbot.waitUntil(lambda new=new: lab.row(f"pretraining/{new}") is not None, timeout=WAIT)
+        qtbot.waitUntil(lambda new=new: lab.row(f"pretraining/{new}") is not None)
     lab.inspection.about = None
     folder = lab.outputs.resolve() / "pretraining"
     assert opened == [f"{folder / 'winner'}@40", f"{folder / 'best'}@latest"]
@@ -669,7 +669,7 @@ def test_after_a_menu_on_a_live_run_delete_acts_on_the_row_that_is_selected_then
     dock._open_menu(QPoint())
     dock.table.selectRow(shown_ids(dock).index("second"))
     dock._actions["delete"].trigger()
-    qtbot.waitUntil(lambda: asked == ["second"], timeout=WAIT)
+    qtbot.waitUntil(lambda: asked == ["second"])
 
 
 def test_after_a_menu_on_another_row_delete_acts_on_that_row(
@@ -680,14 +680,14 @@ def test_after_a_menu_on_another_row_delete_acts_on_that_row(
     monkeypatch.setattr(
         dock.deletions, "confirm", lambda rows, for_good, rests=(): asked.append([row.name for row in rows])
     )
-    with qtbot.waitActive(dock, timeout=WAIT):
+    with qtbot.waitActive(dock):
         dock.activateWindow()
     dock.table.selectRow(shown_ids(dock).index("third"))
     dock.filter.setFocus()
     dock._open_menu(dock.table.visualRect(dock.proxy.index(shown_ids(dock).index("first"), NAME)).center())
     assert [row.name for row in dock.chosen()] == ["first"]
     qtbot.keyClick(QApplication.focusWidget(), Qt.Key.Key_Delete)
-    qtbot.waitUntil(lambda: asked == [["first"]], timeout=WAIT)
+    qtbot.waitUntil(lambda: asked == [["first"]])
 
 
 def test_the_menu_leads_to_what_can_be_done_with_a_run(
@@ -757,10 +757,10 @@ def test_the_question_before_a_deletion_names_what_each_run_belongs_to(
     rows = [row for name in ("first", "second") if (row := lab.row(f"pretraining/{name}"))]
     dock.deletions.delete(rows[:1])
     dock.deletions.delete(rows[:1])  # pressed twice: one question
-    qtbot.waitUntil(lambda: dock.deletions.working is None, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.deletions.working is None)
     assert len(asked) == 1
     dock.deletions.delete(rows)
-    qtbot.waitUntil(lambda: len(asked) == 2, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(asked) == 2)
     assert threading.main_thread() not in threads
     assert asked[0].endswith(f"\n{belongs}")
     assert "\nfirst, second: it belongs to the experiment rates.\nsecond: tuned cannot be opened" in asked[1]
@@ -785,6 +785,4 @@ def test_the_current_run_is_in_sight_when_the_panel_comes_back(qtbot: QtBot, lab
     dock.table.scrollToTop()  # as after another arrangement of the window
     assert dock.table.verticalScrollBar().maximum() > 0
     dock.show()
-    qtbot.waitUntil(
-        lambda: dock.table.verticalScrollBar().value() == dock.table.verticalScrollBar().maximum(), timeout=WAIT
-    )
+    qtbot.waitUntil(lambda: dock.table.verticalScrollBar().value() == dock.table.verticalScrollBar().maximum())

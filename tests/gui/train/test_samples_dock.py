@@ -13,7 +13,6 @@ from fakes import FakeRun
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QGuiApplication
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 
 from llmlab.core.errors import LabError
 from llmlab.core.kinds import PAPERS
@@ -48,7 +47,7 @@ def sampled(fake: FakeRun, step: int, **texts: str) -> None:
 
 
 def wait_steps(qtbot: QtBot, dock: SamplesDock, steps: list[int]) -> None:
-    qtbot.waitUntil(lambda: dock.view.samples.steps == steps, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.view.samples.steps == steps)
 
 
 def test_columns_are_steps_and_follow_the_run_live(qtbot: QtBot, lab: FakeLab, dock: SamplesDock) -> None:
@@ -117,7 +116,7 @@ def test_a_step_that_was_not_evaluated_has_its_own_training_loss(tmp_path: Path)
 
 def test_the_slider_compares_any_step_with_the_newest(qtbot: QtBot, lab: FakeLab, dock: SamplesDock) -> None:
     lab.add(FakeRun(lab.outputs, steps=5000).start().advance(3000))
-    qtbot.waitUntil(lambda: dock.view.samples.columnCount() > 1, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.view.samples.columnCount() > 1)
     dock.choice.setCurrentIndex(dock.choice.findData(COMPARE))
     assert dock.slider.isVisible()
     qtbot.keyClick(dock.slider, Qt.Key.Key_Home)
@@ -128,7 +127,7 @@ def test_the_slider_compares_any_step_with_the_newest(qtbot: QtBot, lab: FakeLab
 
 def test_chosen_steps_keep_the_newest(qtbot: QtBot, lab: FakeLab, dock: SamplesDock) -> None:
     fake = lab.add(FakeRun(lab.outputs, steps=5000).start().advance(2000))
-    qtbot.waitUntil(lambda: 2000 in dock.view.samples.steps, timeout=WAIT)
+    qtbot.waitUntil(lambda: 2000 in dock.view.samples.steps)
     dock.steps_button.menu().aboutToShow.emit()
     assert dock.steps_list.count() == 4
     dock.steps_list.item(0).setCheckState(Qt.CheckState.Checked)
@@ -141,7 +140,7 @@ def test_chosen_steps_keep_the_newest(qtbot: QtBot, lab: FakeLab, dock: SamplesD
 def test_a_cut_back_history_drops_its_columns(qtbot: QtBot, lab: FakeLab, dock: SamplesDock) -> None:
     fake = lab.add(FakeRun(lab.outputs, steps=5000).start().advance(2000))
     dock.choice.setCurrentIndex(dock.choice.findData(NEWEST))
-    qtbot.waitUntil(lambda: 2000 in dock.view.samples.steps, timeout=WAIT)
+    qtbot.waitUntil(lambda: 2000 in dock.view.samples.steps)
     fake.resume_from(1000)
     lab.reload(fake)
     wait_steps(qtbot, dock, [500, 1000])
@@ -178,7 +177,7 @@ def test_export_holds_every_sample(qtbot: QtBot, lab: FakeLab, dock: SamplesDock
     sampled(fake, 2, a="two", b="three")
     lab.pump(fake)
     wait_steps(qtbot, dock, [1, 2])
-    with qtbot.waitSignal(dock.lab.said, timeout=WAIT):
+    with qtbot.waitSignal(dock.lab.said):
         dock.export(tmp_path / "s.csv")
     rows = list(csv.reader(io.StringIO((tmp_path / "s.csv").read_text())))
     assert [(row[0], *row[3:]) for row in rows[1:]] == [
@@ -186,11 +185,11 @@ def test_export_holds_every_sample(qtbot: QtBot, lab: FakeLab, dock: SamplesDock
         ("2", "a", "two"),
         ("2", "b", "three"),
     ]
-    with qtbot.waitSignal(dock.lab.said, timeout=WAIT):
+    with qtbot.waitSignal(dock.lab.said):
         dock.export(tmp_path / "s.md")
     text = (tmp_path / "s.md").read_text()
     assert '````text\naline\n"quoted", ```fence```\n````' in text
-    with qtbot.waitSignal(lab.error_raised, timeout=WAIT):
+    with qtbot.waitSignal(lab.error_raised):
         dock.export(tmp_path / "nowhere" / "s.md")
 
 

@@ -13,7 +13,6 @@ from fakes import FakeRun
 from PySide6.QtCore import QPoint, Qt
 from PySide6.QtWidgets import QApplication, QLineEdit
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 from windows import dock_in_sight
 
 from llmlab.core.config import differences
@@ -48,7 +47,7 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def dock(qtbot: QtBot, lab: Lab) -> Iterator[SetupDock]:
     with dock_in_sight(qtbot, SetupDock(lab), 340, 700) as made:
-        qtbot.waitUntil(lambda: made.corpus.corpus is not None, timeout=WAIT)
+        qtbot.waitUntil(lambda: made.corpus.corpus is not None)
         yield made
 
 
@@ -72,9 +71,9 @@ def test_every_setting_has_a_field_with_its_help_and_range(dock: SetupDock) -> N
 
 def test_help_is_of_the_name_while_that_is_written(qtbot: QtBot, dock: SetupDock) -> None:
     dock.form.fields["train.steps"].editor.setFocus()
-    qtbot.waitUntil(lambda: "train.steps" in dock.help.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "train.steps" in dock.help.text())
     dock.name.setFocus()
-    qtbot.waitUntil(lambda: dock.help.text().startswith("<b>name</b>"), timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.help.text().startswith("<b>name</b>"))
 
 
 def test_the_time_of_a_run_is_that_of_a_trial(dock: SetupDock) -> None:
@@ -167,17 +166,17 @@ def test_prompts_with_line_breaks_and_backslashes_come_back(dock: SetupDock) -> 
 
 def test_a_wrong_value_is_said_at_once_and_nothing_can_start(dock: SetupDock, qtbot: QtBot, lab: Lab) -> None:
     line(dock, "train.learning_rate").setText("fast")
-    qtbot.waitUntil(lambda: not dock.train_button.isEnabled(), timeout=WAIT)
+    qtbot.waitUntil(lambda: not dock.train_button.isEnabled())
     assert "train.learning_rate" in dock.problem.text()
     assert "0 to 10" in dock.problem.text()
-    with qtbot.waitSignal(lab.error_raised, timeout=WAIT):
+    with qtbot.waitSignal(lab.error_raised):
         dock.train()
     assert dock.form.sections["train"].open  # the field was brought into sight
 
 
 def test_settings_that_do_not_fit_together_are_said_with_advice(dock: SetupDock, qtbot: QtBot) -> None:
     line(dock, "model.n_head").setText("5")
-    qtbot.waitUntil(lambda: "does not divide" in dock.problem.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "does not divide" in dock.problem.text())
     assert "model.n_head=4" in dock.problem.text()
     problem = dock.form.problem()
     assert problem is not None
@@ -189,7 +188,7 @@ def test_settings_that_stay_folded_take_no_room(dock: SetupDock, qtbot: QtBot) -
     section = dock.form.sections["train"]
     section.set_open(True)
     for _ in range(2):
-        qtbot.waitUntil(lambda: 0 < section.content.height() - section.more.geometry().bottom() < 12, timeout=WAIT)
+        qtbot.waitUntil(lambda: 0 < section.content.height() - section.more.geometry().bottom() < 12)
         section.more.setChecked(True)
         QApplication.processEvents()
         section.more.setChecked(False)
@@ -208,7 +207,7 @@ def test_what_differs_from_the_preset_is_marked_and_can_be_taken_back(dock: Setu
     assert not field.row.name.font().bold()
     assert not field.row.reset.isVisible()
     line(dock, "train.steps").setText("5")
-    qtbot.waitUntil(dock.reset_button.isEnabled, timeout=WAIT)
+    qtbot.waitUntil(dock.reset_button.isEnabled)
     dock.reset_button.click()
     assert not dock.form.changed()
 
@@ -243,12 +242,12 @@ def test_tab_goes_down_a_part_that_was_just_unfolded(dock: SetupDock, qtbot: QtB
 
 
 def test_the_costs_are_told_before_the_start(dock: SetupDock, qtbot: QtBot) -> None:
-    qtbot.waitUntil(lambda: "parameters" in dock.estimate.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "parameters" in dock.estimate.text())
     small = dock.estimate.text()
     for wanted in ("memory", "a checkpoint", "tokens read", "About"):
         assert wanted in small
     choose_preset(dock, "gpt2")
-    qtbot.waitUntil(lambda: "124M parameters" in dock.estimate.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "124M parameters" in dock.estimate.text())
 
 
 def test_the_memory_of_several_processes_is_told_in_parts_that_make_the_whole(dock: SetupDock, qtbot: QtBot) -> None:
@@ -258,18 +257,18 @@ def test_the_memory_of_several_processes_is_told_in_parts_that_make_the_whole(do
     assert rest > 0
     each = f"{bytes_text(memory.of_one)} in each of 4 processes, {bytes_text(rest)} beside them"
     told = unbroken(f"{bytes_text(memory.total)} of memory ({each})")
-    qtbot.waitUntil(lambda: told in dock.estimate.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: told in dock.estimate.text())
 
 
 def test_what_it_costs_to_keep_checkpoints_is_told(dock: SetupDock, qtbot: QtBot) -> None:
     each = estimate_pretraining(dock.form.settings()).checkpoint_bytes
     dock.form.set_values({"train.steps": 2000, "checkpoints.interval": 100, "checkpoints.keep_last": 2})
     told = f"{bytes_text(5 * each)} for the 5 kept at most (one every 100 steps, all kept: {bytes_text(23 * each)})"
-    qtbot.waitUntil(lambda: unbroken(told) in dock.estimate.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: unbroken(told) in dock.estimate.text())
     dock.form.set_values({"checkpoints.per_decade": 10, "checkpoints.interval": 0})
     # 10^(k/10) has 31 different values up to 2,000; and there are best, final, and the one being written
     told = unbroken(f"{bytes_text(34 * each)} for the 34 kept at most")
-    qtbot.waitUntil(lambda: told in dock.estimate.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: told in dock.estimate.text())
 
 
 def test_what_cannot_fit_is_not_started_and_what_would_fit_is_said(
@@ -289,7 +288,7 @@ def test_what_cannot_fit_is_not_started_and_what_would_fit_is_said(
     assert asked == []
     with monkeypatch.context() as others_ended:
         others_ended.setattr("llmlab_gui.train.run_setup.available_bytes", lambda: 500_000_000_000)
-        qtbot.waitUntil(dock.train_button.isEnabled, timeout=WAIT)
+        qtbot.waitUntil(dock.train_button.isEnabled)
     dock.form.set_values({"data.batch_size": 1, "model.n_layer": 200, "model.n_embd": 16384, "model.n_head": 128})
     dock.update_all()
     assert not dock.queue_button.isEnabled()
@@ -304,8 +303,8 @@ def test_train_asks_for_exactly_what_the_form_says(dock: SetupDock, qtbot: QtBot
     line(dock, "train.steps").setText("150")
     dock.corpus.set_value("tiny")
     dock.name.setText("my-run")
-    qtbot.waitUntil(lambda: dock.corpus.corpus is not None, timeout=WAIT)
-    with qtbot.waitSignal(lab.start_requested, timeout=WAIT) as asked:
+    qtbot.waitUntil(lambda: dock.corpus.corpus is not None)
+    with qtbot.waitSignal(lab.start_requested) as asked:
         dock.train_button.click()
     plan: PlannedRun = asked.args[0]
     changed = {info.key: new for info, _, new in differences(load_preset("nano").settings, plan.settings)}
@@ -324,7 +323,7 @@ def test_a_name_that_is_taken_is_refused(dock: SetupDock, qtbot: QtBot, outputs:
     for name in ("taken", "x" * 100):
         FakeRun(outputs, name)
         dock.name.setText(name)
-        qtbot.waitUntil(lambda name=name: f"named '{name}' is already there" in dock.problem.text(), timeout=WAIT)
+        qtbot.waitUntil(lambda name=name: f"named '{name}' is already there" in dock.problem.text())
         assert dock.problem.minimumSizeHint().width() < dock.widget().minimumSizeHint().width()
     assert str(outputs) in dock.problem.text()
 
@@ -346,17 +345,17 @@ def test_a_link_of_a_page_fills_the_form(dock: SetupDock, lab: Lab) -> None:
 
 def _wait_for_corpus(dock: SetupDock, qtbot: QtBot, name: str) -> None:
     dock.corpus.set_value(name)
-    qtbot.waitUntil(lambda: dock.corpus.corpus is not None and dock.corpus.corpus.name == name, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.corpus.corpus is not None and dock.corpus.corpus.name == name)
 
 
 def test_a_corpus_that_is_not_here_is_offered_not_started(dock: SetupDock, qtbot: QtBot) -> None:
     _wait_for_corpus(dock, qtbot, "verdict")
-    qtbot.waitUntil(lambda: "not on this machine" in dock.problem.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "not on this machine" in dock.problem.text())
     assert dock.corpus.fetch_button.isVisible()
     assert dock.corpus.fetch_button.text() == "Fetch 20.5 kB"
     assert not dock.train_button.isEnabled()
     _wait_for_corpus(dock, qtbot, "tiny")
-    qtbot.waitUntil(dock.train_button.isEnabled, timeout=WAIT)
+    qtbot.waitUntil(dock.train_button.isEnabled)
     assert not dock.corpus.fetch_button.isVisible()
 
 
@@ -371,9 +370,9 @@ def test_fetching_shows_progress_and_makes_the_corpus_usable(
     monkeypatch.setattr(corpus_editor, "fetch", fetch)
     _wait_for_corpus(dock, qtbot, "verdict")
     dock.corpus.fetch_button.click()
-    qtbot.waitUntil(lambda: not dock.corpus.missing, timeout=WAIT)
-    qtbot.waitUntil(dock.train_button.isEnabled, timeout=WAIT)
-    qtbot.waitUntil(lambda: dock.corpus.bar.format() == "10.0 kB of 20.5 kB", timeout=WAIT)
+    qtbot.waitUntil(lambda: not dock.corpus.missing)
+    qtbot.waitUntil(dock.train_button.isEnabled)
+    qtbot.waitUntil(lambda: dock.corpus.bar.format() == "10.0 kB of 20.5 kB")
 
 
 def test_fetching_can_be_cancelled(dock: SetupDock, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -388,11 +387,11 @@ def test_fetching_can_be_cancelled(dock: SetupDock, qtbot: QtBot, monkeypatch: p
     monkeypatch.setattr(corpus_editor, "fetch", fetch)
     _wait_for_corpus(dock, qtbot, "verdict")
     dock.corpus.fetch_button.click()
-    qtbot.waitUntil(lambda: bool(told), timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(told))
     assert dock.corpus.bar.format() == "Connecting…"  # until something comes
-    qtbot.waitUntil(lambda: dock.corpus.fetch_button.text() == "Cancel", timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.corpus.fetch_button.text() == "Cancel")
     dock.corpus.fetch_button.click()
-    qtbot.waitUntil(lambda: dock.corpus.fetch_button.text().startswith("Fetch"), timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.corpus.fetch_button.text().startswith("Fetch"))
     assert dock.corpus.missing
 
 
@@ -407,19 +406,19 @@ def test_a_missing_corpus_is_not_started_while_another_one_is_fetched(
     monkeypatch.setattr(corpus_editor, "fetch", fetch)
     _wait_for_corpus(dock, qtbot, "verdict")
     dock.corpus.fetch_button.click()
-    qtbot.waitUntil(lambda: dock.corpus.fetch_button.text() == "Cancel", timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.corpus.fetch_button.text() == "Cancel")
     other = next(corpus for corpus in corpora() if not corpus.here() and corpus.name != "verdict")
     _wait_for_corpus(dock, qtbot, other.name)
-    qtbot.waitUntil(lambda: other.title in dock.problem.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: other.title in dock.problem.text())
     assert dock.corpus.missing
     assert not dock.train_button.isEnabled()
 
 
 def test_what_was_mended_a_moment_ago_can_be_started_at_once(dock: SetupDock, qtbot: QtBot, lab: Lab) -> None:
     line(dock, "train.steps").setText("many")
-    qtbot.waitUntil(lambda: not dock.train_button.isEnabled(), timeout=WAIT)
+    qtbot.waitUntil(lambda: not dock.train_button.isEnabled())
     line(dock, "train.steps").setText("30")
-    with qtbot.waitSignal(lab.start_requested, timeout=WAIT) as asked:
+    with qtbot.waitSignal(lab.start_requested) as asked:
         qtbot.mouseClick(dock.train_button, Qt.MouseButton.LeftButton)
     assert asked.args[0].settings.train.steps == 30
 
@@ -430,7 +429,7 @@ def test_a_fetch_that_fails_is_told(dock: SetupDock, qtbot: QtBot, lab: Lab, mon
 
     monkeypatch.setattr(corpus_editor, "fetch", fetch)
     _wait_for_corpus(dock, qtbot, "verdict")
-    with qtbot.waitSignal(lab.error_raised, timeout=WAIT) as told:
+    with qtbot.waitSignal(lab.error_raised) as told:
         dock.corpus.fetch_button.click()
     assert told.args[0].what == "The Verdict could not be fetched."
 
@@ -463,7 +462,7 @@ def test_a_built_corpus_is_in_the_list_and_a_mixture_can_be_typed_and_is_describ
 
         monkeypatch.setattr(corpus_editor.QInputDialog, "getText", type_it)
         mixture.trigger()
-        qtbot.waitUntil(lambda said=said: said in editor.about.text(), timeout=WAIT)
+        qtbot.waitUntil(lambda said=said: said in editor.about.text())
     assert asked == ["mine:0.7,shakespeare:0.3", "tiny:1, mine:3"]
     editor._background.shutdown()
 
@@ -471,7 +470,7 @@ def test_a_built_corpus_is_in_the_list_and_a_mixture_can_be_typed_and_is_describ
 def test_no_line_of_the_estimate_is_lost_in_a_low_panel_and_its_buttons_are_in_sight(
     dock: SetupDock, qtbot: QtBot
 ) -> None:
-    qtbot.waitUntil(lambda: dock.estimate.text() != "", timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.estimate.text() != "")
     for size in ((340, 240), (300, 200), (600, 220)):
         dock.resize(*size)
 
@@ -480,7 +479,7 @@ def test_no_line_of_the_estimate_is_lost_in_a_low_panel_and_its_buttons_are_in_s
             for button in (dock.train_button, dock.queue_button):
                 assert button.visibleRegion().boundingRect().size() == button.size(), size
 
-        qtbot.waitUntil(fits, timeout=WAIT)
+        qtbot.waitUntil(fits)
 
 
 def test_a_corpus_that_was_built_in_other_tokens_is_said_to_be_cut_anew(
@@ -497,9 +496,7 @@ def test_a_corpus_that_was_built_in_other_tokens_is_said_to_be_cut_anew(
         ("tiny", "char", False),
     ):
         dock.form.set_values({"data.corpus": corpus, "data.tokenizer": tokenizer})
-        qtbot.waitUntil(
-            lambda corpus=corpus: dock.corpus.corpus is not None and dock.corpus.value() == corpus, timeout=WAIT
-        )
+        qtbot.waitUntil(lambda corpus=corpus: dock.corpus.corpus is not None and dock.corpus.value() == corpus)
         dock.update_all()
         said = f"50,257 of them: this run tokenizes its text again, into {tokenizer} tokens."
         assert (f"mine was built in gpt2 tokens, {said}" in dock.estimate.text()) == anew, (corpus, tokenizer)
@@ -509,7 +506,7 @@ def test_a_path_that_is_gone_and_a_text_that_is_empty_are_said(dock: SetupDock, 
     (tmp_path / "empty.txt").touch()
     for name, says in (("gone.txt", "no file or folder"), ("empty.txt", "empty.txt is empty. It holds no text.")):
         dock.set_corpus(str(tmp_path / name))
-        qtbot.waitUntil(lambda says=says: says in dock.problem.text(), timeout=WAIT)
+        qtbot.waitUntil(lambda says=says: says in dock.problem.text())
         assert not dock.train_button.isEnabled()
 
 

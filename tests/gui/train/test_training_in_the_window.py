@@ -15,7 +15,6 @@ from preset_settings import resolve_settings
 from PySide6.QtCore import QTimer
 from PySide6.QtWidgets import QApplication, QWidget
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 from windows import SMALL, MakeWindow, press_train, state_of
 
 from llmlab.core.errors import LabError
@@ -51,7 +50,7 @@ def same_window(same_window: MainWindow) -> Iterator[MainWindow]:
 def window(make_main_window: MakeWindow, qtbot: QtBot) -> MainWindow:
     """To be closed: it has no docks, which closing does not ask."""
     made = make_main_window(docks=False)
-    qtbot.waitUntil(lambda: made.lab.looked, timeout=WAIT)
+    qtbot.waitUntil(lambda: made.lab.looked)
     return made
 
 
@@ -59,10 +58,10 @@ def endless_run(window: MainWindow, qtbot: QtBot, name: str) -> RunFolder:
     """One that this window started and that is at work."""
     preset, overrides = SMALL["preset"], {key: value for key, value in SMALL.items() if key != "preset"}
     settings = resolve_settings(preset, overrides=overrides | {"train.steps": "1000000"})
-    with qtbot.waitSignal(window.lab.controller.started, timeout=WAIT) as started:
+    with qtbot.waitSignal(window.lab.controller.started) as started:
         window.lab.controller.start(settings, name, preset)
     run: RunFolder = started.args[0]
-    qtbot.waitUntil(lambda: run.recorded_status().step > 0 and state_of(window, name) == "running", timeout=WAIT)
+    qtbot.waitUntil(lambda: run.recorded_status().step > 0 and state_of(window, name) == "running")
     return run
 
 
@@ -78,26 +77,26 @@ def steps_drawn(window: MainWindow, name: str) -> int:
 def test_from_train_to_the_final_checkpoint(same_window: MainWindow, qtbot: QtBot) -> None:
     window = same_window
     run = press_train(window, qtbot, "real", 100_000)  # it does not end before somebody has looked
-    qtbot.waitUntil(lambda: steps_drawn(window, "real") > 10, timeout=WAIT)
-    qtbot.waitUntil(lambda: "tokens/s" in window.status.speed.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: steps_drawn(window, "real") > 10)
+    qtbot.waitUntil(lambda: "tokens/s" in window.status.speed.text())
     drawn = steps_drawn(window, "real")
-    qtbot.waitUntil(lambda: steps_drawn(window, "real") > drawn, timeout=WAIT)
+    qtbot.waitUntil(lambda: steps_drawn(window, "real") > drawn)
 
     window.run_actions.pause.trigger()
-    qtbot.waitUntil(lambda: state_of(window, "real") == "paused", timeout=WAIT)
+    qtbot.waitUntil(lambda: state_of(window, "real") == "paused")
     held = run.recorded_status().step
-    qtbot.waitUntil(lambda: len(window.lab.history("pretraining/real").step_columns) == held, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(window.lab.history("pretraining/real").step_columns) == held)
     window.run_actions.save.trigger()
-    qtbot.waitUntil(lambda: [c.step for c in list_checkpoints(run.checkpoints)][-1:] == [held], timeout=WAIT)
+    qtbot.waitUntil(lambda: [c.step for c in list_checkpoints(run.checkpoints)][-1:] == [held])
     assert run.recorded_status().step == held  # it has held meanwhile
     window.run_actions.resume.trigger()
-    qtbot.waitUntil(lambda: run.recorded_status().step > held, timeout=WAIT)
+    qtbot.waitUntil(lambda: run.recorded_status().step > held)
     window.run_actions.stop.trigger()
-    qtbot.waitUntil(lambda: state_of(window, "real") == "stopped", timeout=WAIT)
+    qtbot.waitUntil(lambda: state_of(window, "real") == "stopped")
     steps = run.recorded_status().step + MORE
     window.lab.controller.resume(run, {"train.steps": steps})
-    qtbot.waitUntil(lambda: state_of(window, "real") == "finished", timeout=WAIT)
-    qtbot.waitUntil(lambda: steps_drawn(window, "real") == steps, timeout=WAIT)
+    qtbot.waitUntil(lambda: state_of(window, "real") == "finished")
+    qtbot.waitUntil(lambda: steps_drawn(window, "real") == steps)
     final = final_of(list_checkpoints(run.checkpoints))
     assert final is not None
     assert final.step == steps
@@ -121,8 +120,8 @@ def test_a_run_that_could_not_start_keeps_its_name_and_predictions(
     window.lab.setup_requested.emit(SMALL | {"name": "mine", "predictions": stated})
     setup = window.setups.scratch
     for way in (setup.train, setup.queue):
-        qtbot.waitUntil(setup.train_button.isEnabled, timeout=WAIT)
-        with qtbot.waitSignal(window.lab.error_raised, timeout=WAIT):
+        qtbot.waitUntil(setup.train_button.isEnabled)
+        with qtbot.waitSignal(window.lab.error_raised):
             way()
         assert setup.name.text() == "mine"
         assert setup.plan().predictions == stated
@@ -133,19 +132,19 @@ def test_a_run_that_could_not_start_keeps_its_name_and_predictions(
 def test_a_stopped_run_goes_on_where_it_was(same_window: MainWindow, qtbot: QtBot) -> None:
     window = same_window
     run = press_train(window, qtbot, "stopped", 100_000)
-    qtbot.waitUntil(lambda: steps_drawn(window, "stopped") > 5, timeout=WAIT)
+    qtbot.waitUntil(lambda: steps_drawn(window, "stopped") > 5)
     window.run_actions.stop.trigger()
     assert not window.run_actions.stop.isEnabled()
-    qtbot.waitUntil(lambda: state_of(window, "stopped") == "stopped", timeout=WAIT)
+    qtbot.waitUntil(lambda: state_of(window, "stopped") == "stopped")
     ended = run.recorded_status().step
-    qtbot.waitUntil(window.run_actions.resume.isEnabled, timeout=WAIT)
+    qtbot.waitUntil(window.run_actions.resume.isEnabled)
     window.run_actions.resume.trigger()
-    qtbot.waitUntil(lambda: run.recorded_status().step > ended, timeout=WAIT)
-    qtbot.waitUntil(lambda: state_of(window, "stopped") == "running", timeout=WAIT)
+    qtbot.waitUntil(lambda: run.recorded_status().step > ended)
+    qtbot.waitUntil(lambda: state_of(window, "stopped") == "running")
     steps = window.lab.history("pretraining/stopped").step_columns["step"]
     assert list(steps) == list(range(1, len(steps) + 1))  # none twice, none lost
     window.run_actions.stop.trigger()
-    qtbot.waitUntil(lambda: state_of(window, "stopped") == "stopped", timeout=WAIT)
+    qtbot.waitUntil(lambda: state_of(window, "stopped") == "stopped")
 
 
 @pytest.mark.slow
@@ -166,12 +165,12 @@ def test_closing_with_a_live_run_can_be_cancelled_leaves_it_to_be_found_again_or
     assert window.close()
     again = make_main_window(docks=False)
     before = run.recorded_status().step
-    qtbot.waitUntil(lambda: run.recorded_status().step > before, timeout=WAIT)
-    qtbot.waitUntil(lambda: len(again.lab.history("pretraining/live").step_columns) > 5, timeout=WAIT)
+    qtbot.waitUntil(lambda: run.recorded_status().step > before)
+    qtbot.waitUntil(lambda: len(again.lab.history("pretraining/live").step_columns) > 5)
     QApplication.processEvents()
     assert state_of(again, "live") == "running"
     again.close()
-    qtbot.waitUntil(lambda: not again.isVisible(), timeout=WAIT)
+    qtbot.waitUntil(lambda: not again.isVisible())
     assert asked == [["live"]] * 3
     assert run.status().state == "stopped"
     assert list_checkpoints(run.checkpoints)
@@ -184,12 +183,12 @@ def test_train_means_the_set_up_that_is_in_sight_and_so_do_examples_that_are_dro
     same_window: MainWindow, qtbot: QtBot, tmp_path: Path
 ) -> None:
     window = same_window
-    qtbot.waitUntil(lambda: window.setups.shown_setup is window.docks["setup"], timeout=WAIT)
+    qtbot.waitUntil(lambda: window.setups.shown_setup is window.docks["setup"])
     window.use_workspace("Fine-tune")
-    qtbot.waitUntil(lambda: window.setups.shown_setup is window.docks["finetune_setup"], timeout=WAIT)
+    qtbot.waitUntil(lambda: window.setups.shown_setup is window.docks["finetune_setup"])
     window.use_workspace("Train")
     window.lab.finetune_requested.emit({"preset": "scratch"})  # beside Set-up, which stays in sight
-    qtbot.waitUntil(lambda: window.setups.shown_setup is window.docks["finetune_setup"], timeout=WAIT)
+    qtbot.waitUntil(lambda: window.setups.shown_setup is window.docks["finetune_setup"])
 
     table, lines = tmp_path / "a.csv", tmp_path / "a.jsonl"
     table.write_text("prompt,completion\n1+1,2\n")
@@ -202,7 +201,7 @@ def test_train_means_the_set_up_that_is_in_sight_and_so_do_examples_that_are_dro
     window.open_path(table)
     assert tuning.examples.value() == str(table)
     window.use_workspace("Fine-tune")
-    qtbot.waitUntil(lambda: window.setups.shown_setup is tuning, timeout=WAIT)
+    qtbot.waitUntil(lambda: window.setups.shown_setup is tuning)
     window.open_path(lines)
     assert tuning.examples.value() == str(lines)
 
@@ -212,12 +211,12 @@ def test_what_set_up_describes_goes_into_the_queue_with_its_estimate(
 ) -> None:
     window = same_window
     live = FakeRun(window.lab.outputs, "at work").start().advance(5)
-    qtbot.waitUntil(lambda: bool(window.lab.queue.live), timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(window.lab.queue.live))
     window.lab.setup_requested.emit(SMALL)
     monkeypatch.setattr(window.run_actions, "ask_prediction", lambda plan: [])
-    qtbot.waitUntil(window.setups.shown_setup.queue_button.isEnabled, timeout=WAIT)
+    qtbot.waitUntil(window.setups.shown_setup.queue_button.isEnabled)
     window.setups.shown_setup.queue_button.click()
-    qtbot.waitUntil(lambda: len(window.lab.queue.state.items) == 1, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(window.lab.queue.state.items) == 1)
     (queued,) = window.lab.queue.state.items
     assert queued.preset == "baby"
     assert queued.seconds
@@ -225,16 +224,16 @@ def test_what_set_up_describes_goes_into_the_queue_with_its_estimate(
     window.status.waiting.click()
     assert is_seen(window.docks["queue"])
     window.lab.queue.remove([queued.id])
-    qtbot.waitUntil(lambda: not window.lab.queue.state.items, timeout=WAIT)
+    qtbot.waitUntil(lambda: not window.lab.queue.state.items)
     live.finish()
-    qtbot.waitUntil(lambda: not window.lab.queue.live, timeout=WAIT)
+    qtbot.waitUntil(lambda: not window.lab.queue.live)
 
 
 def test_train_asks_first(same_window: MainWindow, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch) -> None:
     window = same_window
     window.lab.notebook.set_asks(True)
     window.lab.setup_requested.emit(SMALL)
-    qtbot.waitUntil(window.setups.scratch.train_button.isEnabled, timeout=WAIT)
+    qtbot.waitUntil(window.setups.scratch.train_button.isEnabled)
     started: list[list[str]] = []
     monkeypatch.setattr(
         window.lab.controller, "start", lambda *given: started.append([str(prediction) for prediction in given[3]])
@@ -254,7 +253,7 @@ def test_train_asks_first(same_window: MainWindow, qtbot: QtBot, monkeypatch: py
     for answer, wanted in (("fill", [["val_loss=1.9..2.2@80%"]]), ("skip", [[]]), ("cancel", [])):
         started.clear()
         window.setups.scratch.raise_()
-        qtbot.waitUntil(lambda: is_seen(window.setups.scratch), timeout=WAIT)
+        qtbot.waitUntil(lambda: is_seen(window.setups.scratch))
         QTimer.singleShot(0, window, partial(act, answer))
         window.run_actions.train.trigger()
         assert started == wanted, answer
@@ -265,12 +264,12 @@ def test_a_link_to_a_claim_brings_the_workspace_with_it(same_window: MainWindow,
     window = same_window
     FakeCheck(window.lab.outputs).finish()
     window.lab.paper_requested.emit(PAPER, "composition")
-    qtbot.waitUntil(lambda: window.papers.claim is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: window.papers.claim is not None)
     claims, evidence = window.docks["claims"], window.docks["evidence"]
     assert isinstance(claims, ClaimsDock)
     assert isinstance(evidence, EvidenceDock)
     assert claims.isVisible()
-    qtbot.waitUntil(lambda: evidence.badge.state == NOT_ASKED, timeout=WAIT)
+    qtbot.waitUntil(lambda: evidence.badge.state == NOT_ASKED)
     kinds = {command.kind for command in window.menus.commands()}
     assert {"Paper", "Workspace"} <= kinds
     assert WORKSPACE in {command.text for command in window.menus.commands()}

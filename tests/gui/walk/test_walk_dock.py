@@ -13,7 +13,6 @@ from fakes import FakeRun
 from inspection_lab import InspectionLab
 from PySide6.QtCore import Qt
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 
 from llmlab.core.errors import LabError
 from llmlab.walk.stage import Code, Stage, Value, marked, to_archive
@@ -59,7 +58,7 @@ def lab(tmp_path: Path, qtbot: QtBot) -> Iterator[InspectionLab]:
 def dock(lab: InspectionLab, qtbot: QtBot) -> WalkDock:
     made = WalkDock(lab)  # type: ignore[arg-type]
     lab.open(qtbot, made, prompt="w1 w2 w3")
-    qtbot.waitUntil(lambda: bool(made.stages), timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(made.stages))
     return made
 
 
@@ -90,7 +89,7 @@ def test_arrow_keys_go_through_the_stages_and_each_is_shown(dock: WalkDock, qtbo
     view.as_table.setChecked(True)
     assert dock.pictures() == []
     assert [view.table.model().index(row, 0).data() for row in (0, 7)] == ["−1", "1"]
-    with qtbot.waitSignal(dock.lab.dock_requested, timeout=WAIT) as wanted:
+    with qtbot.waitSignal(dock.lab.dock_requested) as wanted:
         view.why.linkActivated.emit("dock:residual")
     assert wanted.args == ["residual"]
     table = dock.table()
@@ -113,12 +112,12 @@ def test_a_walk_that_was_cancelled_says_so_and_is_offered_again(
     dock.walk_to("walk_back", "")
     assert dock.main_part() is dock.list  # the keyboard does not turn the walk around while it is awaited
     lab.inspection.cancel()
-    qtbot.waitUntil(dock._none.isVisible, timeout=WAIT)
+    qtbot.waitUntil(dock._none.isVisible)
     assert dock._none.text == "Walk was cancelled"
     assert dock.main_part() is dock._none._button
     lab.host.hold = set()
     dock._none._button.click()
-    qtbot.waitUntil(lambda: bool(dock.stages), timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(dock.stages))
     assert dock.main_part() is dock.list
 
 
@@ -128,12 +127,12 @@ def test_after_a_walk_that_was_cancelled_either_direction_can_be_chosen(
     lab.host.hold = {"walk_back"}
     dock.walk_to("walk_back", "")
     lab.inspection.cancel()
-    qtbot.waitUntil(dock._none.isVisible, timeout=WAIT)
+    qtbot.waitUntil(dock._none.isVisible)
     assert dock.direction.isVisible()
     dock.direction.setCurrentIndex(0)
-    qtbot.waitUntil(lambda: bool(dock.stages) and dock.list.isVisible(), timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(dock.stages) and dock.list.isVisible())
     dock.direction.setCurrentIndex(1)  # asks for what was cancelled
-    qtbot.waitUntil(lambda: dock.list.isVisible() and lab.inspection.waits(("walk",)), timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.list.isVisible() and lab.inspection.waits(("walk",)))
 
 
 def test_a_walk_that_stays_when_the_next_one_is_cancelled_is_dimmed_and_the_next_one_is_offered_again(
@@ -141,15 +140,15 @@ def test_a_walk_that_stays_when_the_next_one_is_cancelled_is_dimmed_and_the_next
 ) -> None:
     lab.host.hold = {"walk"}
     dock.layer.setValue(1)
-    qtbot.waitUntil(lambda: lab.inspection.waits(("walk",)), timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.inspection.waits(("walk",)))
     assert not dock.stale()
     lab.inspection.cancel()
-    qtbot.waitUntil(lambda: dock.stale() == "before the last change", timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.stale() == "before the last change")
     assert dock.list.isVisible()
     assert not dock.export_button.isEnabled()
     lab.host.hold, before = set(), len(lab.host.asked)
     dock._veil._button.click()
-    qtbot.waitUntil(lambda: not dock.stale() and not lab.inspection.waits(("walk",)), timeout=WAIT)
+    qtbot.waitUntil(lambda: not dock.stale() and not lab.inspection.waits(("walk",)))
     assert len(lab.host.asked) == before + 1
     assert asked(lab)["layer"] == 1
     assert dock.export_button.isEnabled()
@@ -162,11 +161,11 @@ def test_layer_head_position_and_the_draw_are_asked_for(dock: WalkDock, lab: Ins
     dock.position.setValue(0)
     assert (asked(lab)["layer"], asked(lab)["head"], asked(lab)["position"]) == (3, 1, 0)
     assert lab.inspection.selection.layer == 3
-    qtbot.waitUntil(lambda: not dock.append.isEnabled(), timeout=WAIT)  # a position with others behind it
+    qtbot.waitUntil(lambda: not dock.append.isEnabled())  # a position with others behind it
     dock.list.setCurrentRow(3)
     assert dock.drawing.temperature.isVisible()
     dock.drawing.temperature.setValue(0.5)
-    qtbot.waitUntil(lambda: asked(lab)["temperature"] == 0.5, timeout=WAIT)
+    qtbot.waitUntil(lambda: asked(lab)["temperature"] == 0.5)
     assert dock.view.stage is not None
     assert dock.view.stage.name == "next"  # stays where it was
     dock.list.setCurrentRow(0)
@@ -176,7 +175,7 @@ def test_layer_head_position_and_the_draw_are_asked_for(dock: WalkDock, lab: Ins
     assert dock.key.isVisible()
     assert "key" not in asked(lab)  # the one that is attended to most
     dock.key.setValue(1)
-    qtbot.waitUntil(lambda: asked(lab).get("key") == 1, timeout=WAIT)
+    qtbot.waitUntil(lambda: asked(lab).get("key") == 1)
 
 
 def test_a_change_is_marked_against_what_was_and_can_be_undone(
@@ -192,7 +191,7 @@ def test_a_change_is_marked_against_what_was_and_can_be_undone(
     assert dock.key.text() == "the most attended to"
     qtbot.keyClick(dock.change, Qt.Key.Key_Return)
     assert asked(lab)["changes"] == ["norm[5]=2.5"]
-    qtbot.waitUntil(lambda: "changed" in dock.list.item(1).text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "changed" in dock.list.item(1).text())
     assert "changed" not in dock.list.item(0).text()
     assert dock.key.text() == "the most attended to before the change"
     heat = dock.view.picture.heat
@@ -204,14 +203,14 @@ def test_a_change_is_marked_against_what_was_and_can_be_undone(
     dock.change.setText("x")
     assert dock.undo.isEnabled()  # also where the change is refused
     qtbot.keyClick(dock.change, Qt.Key.Key_Return)
-    qtbot.waitUntil(lambda: "is not a change" in dock.problem.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "is not a change" in dock.problem.text())
     assert dock.stages  # what was there stays
     lab.host.fail.clear()
     dock.change.setText("score[1]=3")
     qtbot.keyClick(dock.change, Qt.Key.Key_Return)
-    qtbot.waitUntil(lambda: dock.key.text() == "the one that is set", timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.key.text() == "the one that is set")
     qtbot.mouseClick(dock.undo, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: "changed" not in dock.list.item(1).text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "changed" not in dock.list.item(1).text())
     assert not dock.problem.text()
     assert dock.key.text() == "the most attended to"
 
@@ -247,18 +246,18 @@ def test_the_drawn_token_is_appended_and_walked_again(dock: WalkDock, lab: Inspe
     lab.host.vocabulary[7] = r"\xc3\xa9"  # of bytes, which spell é
     dock.append.click()
     assert (asked(lab)["ids"], asked(lab)["drawn"], asked(lab)["position"]) == ([1, 2, 3, 7], 1, 3)
-    qtbot.waitUntil(lambda: dock.take_back.isVisible(), timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.take_back.isVisible())
     assert dock.take_back.text() == "Take back é"
     dock.cache.setChecked(True)
     assert asked(lab)["cache"] is True
     dock.take_back.click()
     assert "ids" not in asked(lab)
     dock.cache.setChecked(False)
-    qtbot.waitUntil(dock.append.isEnabled, timeout=WAIT)
+    qtbot.waitUntil(dock.append.isEnabled)
     dock.append.click()
     assert asked(lab)["ids"] == [1, 2, 3, 7]
     lab.inspection.set_prompt("w4 w5", False, at_once=True)  # another text has none appended
-    qtbot.waitUntil(lambda: asked(lab)["text"] == "w4 w5", timeout=WAIT)
+    qtbot.waitUntil(lambda: asked(lab)["text"] == "w4 w5")
     assert "ids" not in asked(lab)
 
 
@@ -266,7 +265,7 @@ def test_a_token_is_appended_once_until_the_next_one_is_drawn(dock: WalkDock, la
     dock.append.click()
     dock.append.click()  # what is drawn behind the first is not known yet
     assert asked(lab)["ids"] == [1, 2, 3, 7]
-    qtbot.waitUntil(dock.take_back.isVisible, timeout=WAIT)
+    qtbot.waitUntil(dock.take_back.isVisible)
 
 
 def test_backwards_the_prompt_is_a_window_and_a_weight_can_be_named(
@@ -275,23 +274,23 @@ def test_backwards_the_prompt_is_a_window_and_a_weight_can_be_named(
     dock.direction.setCurrentIndex(1)
     question, values = lab.host.asked[-1]
     assert (question, values["position"], values["weight"]) == ("walk_back", 1, "")  # the last token predicts nothing
-    qtbot.waitUntil(lambda: dock.position.maximum() == 1, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.position.maximum() == 1)
     assert dock.append.isHidden()
     assert dock.cache.isHidden()
     dock.change.setText("blocks.0.attention.out.weight[3,4]")
     qtbot.keyClick(dock.change, Qt.Key.Key_Return)
     assert lab.host.asked[-1][1]["weight"] == "blocks.0.attention.out.weight[3,4]"
-    qtbot.waitUntil(lambda: dock.sequence.maximum() == 4, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.sequence.maximum() == 4)
     dock.sequence.setValue(3)
-    qtbot.waitUntil(lambda: lab.host.asked[-1][1].get("sequence") == 3, timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.host.asked[-1][1].get("sequence") == 3)
     assert lab.host.asked[-1][1]["position"] == -1
-    qtbot.waitUntil(dock.view.isVisible, timeout=WAIT)
+    qtbot.waitUntil(dock.view.isVisible)
     dock.position.setValue(0)
     assert lab.host.asked[-1][1]["position"] == 0
     dock.direction.setCurrentIndex(0)
     assert not dock.change.text()
     assert lab.host.asked[-1][0] == "walk"
-    qtbot.waitUntil(lambda: dock.position.maximum() == 2, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.position.maximum() == 2)
 
 
 def test_a_stage_of_either_direction_is_shown_as_soon_as_it_is_there(
@@ -305,21 +304,21 @@ def test_a_stage_of_either_direction_is_shown_as_soon_as_it_is_there(
     lab.host.answers["walk_back"], step = make_back, "adamw"
     for direction, stage in (("walk_back", "adamw"), ("walk", "softmax"), ("walk", "norm")):
         dock.walk_to(direction, stage)
-        qtbot.waitUntil(lambda stage=stage: dock.view.stage is not None and dock.view.stage.name == stage, timeout=WAIT)
+        qtbot.waitUntil(lambda stage=stage: dock.view.stage is not None and dock.view.stage.name == stage)
     dock.list.setCurrentRow(0)
     before = len(lab.host.asked)
     dock.change.setText("norm[0]=1")
     qtbot.keyClick(dock.change, Qt.Key.Key_Return)
-    qtbot.waitUntil(lambda: len(lab.host.asked) > before and dock.stages[1].changed, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(lab.host.asked) > before and dock.stages[1].changed)
     assert dock.view.stage is not None
     assert dock.view.stage.name == "text"
     step = "muon"
     dock.walk_to("walk_back", "adamw")  # which this walk has not
-    qtbot.waitUntil(lambda: [stage.name for stage in dock.stages] == ["loss", "muon"], timeout=WAIT)
+    qtbot.waitUntil(lambda: [stage.name for stage in dock.stages] == ["loss", "muon"])
     dock.list.setCurrentRow(1)
     shown = dock.archive
     dock.sequence.setValue(2)
-    qtbot.waitUntil(lambda: dock.archive is not shown, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.archive is not shown)
     assert dock.view.stage.name == "muon"  # the one that was chosen by hand
 
 
@@ -328,7 +327,7 @@ def test_a_model_that_cannot_be_walked_says_why(lab: InspectionLab, qtbot: QtBot
     lab.host.refusals["attention"] = "The pattern looks ahead."  # of a mystery it would be the answer
     dock = WalkDock(lab)  # type: ignore[arg-type]
     lab.open(qtbot, dock, prompt="w1 w2")
-    qtbot.waitUntil(lambda: dock._trouble is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock._trouble is not None)
     assert "cannot be walked through" in dock._empty.text
 
 
@@ -338,32 +337,32 @@ def test_a_prompt_that_the_model_cannot_read_is_said_in_place_of_a_walk(lab: Ins
     qtbot.addWidget(dock)
     dock.show()
     lab.inspection.open("bar@150")
-    qtbot.waitUntil(lambda: lab.inspection.about is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.inspection.about is not None)
     lab.inspection.set_prompt("The", False, at_once=True)
-    qtbot.waitUntil(lambda: "lacks 'T'" in dock._empty.text, timeout=WAIT)
+    qtbot.waitUntil(lambda: "lacks 'T'" in dock._empty.text)
     assert dock._empty.isVisible()
     trouble = lab.host.fail.pop("tokenize")
     lab.inspection.refresh()
-    qtbot.waitUntil(lambda: bool(dock.stages) and dock.list.isVisible(), timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(dock.stages) and dock.list.isVisible())
     lab.host.fail["tokenize"] = trouble
     lab.inspection.set_prompt("The king", False, at_once=True)
-    qtbot.waitUntil(dock._empty.isVisible, timeout=WAIT)  # nor is the walk of another prompt left there
+    qtbot.waitUntil(dock._empty.isVisible)  # nor is the walk of another prompt left there
     lab.inspection.select(layer=1)
     assert asked(lab)["text"] == "The"
     del lab.host.fail["tokenize"]
     lab.inspection.set_prompt("The", False, at_once=True)
-    qtbot.waitUntil(dock.list.isVisible, timeout=WAIT)
+    qtbot.waitUntil(dock.list.isVisible)
     assert not dock.stale()
 
 
 def test_a_direction_that_a_model_refuses_can_be_left_again(dock: WalkDock, lab: InspectionLab, qtbot: QtBot) -> None:
     lab.host.fail["walk_back"] = LabError("bar cannot be walked backwards.", "Its weights are quantized.")
     dock.direction.setCurrentIndex(1)
-    qtbot.waitUntil(lambda: "quantized" in dock.problem.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "quantized" in dock.problem.text())
     assert dock.direction.isVisible()
     assert not dock.stages
     dock.direction.setCurrentIndex(0)
-    qtbot.waitUntil(lambda: bool(dock.stages), timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(dock.stages))
     assert not dock.problem.text()
 
 
@@ -378,9 +377,9 @@ def test_without_a_model_the_current_runs_is_offered(lab: InspectionLab, qtbot: 
     assert dock._empty._button.text() == "Open the current run's model"
     dock._empty._button.setFocus()
     dock._empty._button.click()
-    qtbot.waitUntil(lambda: lab.inspection.about is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.inspection.about is not None)
     lab.inspection.set_prompt("w1 w2 w3", False, at_once=True)
-    qtbot.waitUntil(lambda: bool(dock.stages), timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(dock.stages))
     assert dock.window().focusWidget() is dock.list  # and the arrow keys go from stage to stage
 
 

@@ -13,7 +13,7 @@ import pytest
 import shiboken6
 from PySide6.QtCore import QObject
 from pytestqt.qtbot import QtBot
-from waits import SECONDS, WAIT
+from waits import SECONDS
 
 from llmlab.core.errors import LabError
 from llmlab_gui.host.long_work import LongWork
@@ -32,7 +32,7 @@ def background(qtbot: QtBot) -> Iterator[Background]:
 def test_work_runs_elsewhere_and_arrives_here(qtbot: QtBot, background: Background) -> None:
     threads: list[threading.Thread] = []
     background.run(threading.current_thread, lambda worker: threads.extend((worker, threading.current_thread())), print)
-    qtbot.waitUntil(lambda: len(threads) == 2, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(threads) == 2)
     assert threads[0] is not threads[1]
     assert threads[1] is threading.main_thread()
 
@@ -44,10 +44,10 @@ def test_long_work_is_named_by_what_is_under_way(qtbot: QtBot) -> None:
         work.run(f"Deleting {name}", lambda _, gate=gate: gate.wait(SECONDS), done.append, print)
     assert work.working == Working("Deleting alpha")
     gates["alpha"].set()
-    qtbot.waitUntil(lambda: len(done) == 1, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(done) == 1)
     assert work.working == Working("Deleting beta")
     gates["beta"].set()
-    qtbot.waitUntil(lambda: work.working is None, timeout=WAIT)
+    qtbot.waitUntil(lambda: work.working is None)
     work.shutdown()
 
 
@@ -63,7 +63,7 @@ def test_an_error_on_screen_keeps_nothing_of_the_function_that_met_it(
         (tmp_path / "gone").read_bytes()
 
     background.run(fail, print, errors.append)
-    qtbot.waitUntil(lambda: len(errors) == 1, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(errors) == 1)
     gc.collect()
     assert held[0]() is None
     assert "No such file" in errors[0].why
@@ -77,7 +77,7 @@ def test_errors_arrive_as_lab_errors(qtbot: QtBot, background: Background) -> No
 
     background.run(lambda: fails(OSError("full")), print, errors.append)
     background.run(lambda: fails(LabError("What.", "Why.")), print, errors.append)
-    qtbot.waitUntil(lambda: len(errors) == 2, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(errors) == 2)
     assert "full" in errors[0].why
     assert errors[1].what == "What."
 
@@ -107,7 +107,7 @@ def test_a_mistake_is_told_as_uncaught_ones_are_and_what_follows_is_done(
     done: list[str] = []
     background.run(lambda: int("no number"), print, errors.append)
     background.run(lambda: "next", done.append, errors.append)
-    qtbot.waitUntil(lambda: bool(done), timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(done))
     assert list(map(type, uncaught)) == [ValueError]
     assert [as_lab_error(error) for error in uncaught] == errors  # one mistake, which is told once
     assert [error.what for error in errors] == ["The window hit an unexpected error."]  # whoever asked has an answer
@@ -171,7 +171,7 @@ def test_a_poller_that_met_a_mistake_looks_again_and_tells_it_once(
     found: list[list[str]] = []
     poller.found.connect(found.append)
     poller.start()
-    qtbot.waitUntil(lambda: found == [["one"], ["two"]], timeout=WAIT)
+    qtbot.waitUntil(lambda: found == [["one"], ["two"]])
     poller.stop()
     poller.wait()
     assert uncaught == [ValueError]

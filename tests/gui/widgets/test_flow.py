@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from PySide6.QtWidgets import QLabel, QLineEdit, QWidget
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 
 from llmlab_gui.widgets.buttons import tool_button
 from llmlab_gui.widgets.layouts import flow
@@ -36,12 +35,12 @@ def test_a_row_is_laid_out_anew_when_what_it_holds_has_changed(qtbot: QtBot) -> 
     label.setText("a text as wide as the row " * 2)
     assert row.heightForWidth(200) > one_line
     row.resize(200, row.heightForWidth(200))
-    qtbot.waitUntil(lambda: button.y() > label.geometry().bottom(), timeout=WAIT)
+    qtbot.waitUntil(lambda: button.y() > label.geometry().bottom())
     button.hide()
-    qtbot.waitUntil(lambda: row.heightForWidth(200) < 2 * one_line, timeout=WAIT)
+    qtbot.waitUntil(lambda: row.heightForWidth(200) < 2 * one_line)
     button.show()
     label.setText("short")
-    qtbot.waitUntil(lambda: _middle(label) == _middle(button), timeout=WAIT)
+    qtbot.waitUntil(lambda: _middle(label) == _middle(button))
 
 
 def _middle(part: QWidget) -> int:

@@ -23,7 +23,6 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 
 from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.widgets.focus_ring import FocusRing
@@ -67,7 +66,7 @@ def test_a_ring_shows_what_has_the_keyboard(ring: FocusRing, qapp: QApplication,
     window.resize(400, 1000)
     window.show()
     window.activateWindow()
-    qtbot.waitUntil(window.isActiveWindow, timeout=WAIT)
+    qtbot.waitUntil(window.isActiveWindow)
     window.setFocus()
     try:
         QTest.keyClick(window.windowHandle(), Qt.Key.Key_Shift)
@@ -99,13 +98,13 @@ def test_the_ring_goes_with_a_widget_that_is_deleted(ring: FocusRing, qtbot: QtB
     first, second = QLineEdit(window), QLineEdit(window)
     window.show()
     window.activateWindow()
-    qtbot.waitUntil(window.isActiveWindow, timeout=WAIT)
+    qtbot.waitUntil(window.isActiveWindow)
     second.setFocus()
     QTest.keyClick(window.windowHandle(), Qt.Key.Key_Shift)
     first.setFocus()
     assert first.findChild(QWidget, "focusRing") is not None
     first.deleteLater()
-    qtbot.waitUntil(lambda: len(window.findChildren(QLineEdit)) == 1, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(window.findChildren(QLineEdit)) == 1)
     second.clearFocus()
     second.setFocus()
     assert second.findChild(QWidget, "focusRing") is not None
@@ -120,8 +119,8 @@ def test_a_ring_around_a_deleted_widget_takes_no_new_place(ring: FocusRing, qtbo
     sizes = [window.size()]
     box.destroyed.connect(lambda: (window.resize(sizes[0] * 2), sizes.append(window.size())))  # the ring is there yet
     box.deleteLater()
-    qtbot.waitUntil(lambda: len(sizes) == 2, timeout=WAIT)
-    qtbot.waitUntil(lambda: window.findChild(QWidget, "focusRing") is None, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(sizes) == 2)
+    qtbot.waitUntil(lambda: window.findChild(QWidget, "focusRing") is None)
 
 
 def in_sight(qtbot: QtBot, *parts: QWidget) -> QWidget:
@@ -136,7 +135,7 @@ def in_sight(qtbot: QtBot, *parts: QWidget) -> QWidget:
         layout.addWidget(holder)
     window.show()
     window.activateWindow()
-    qtbot.waitUntil(window.isActiveWindow, timeout=WAIT)
+    qtbot.waitUntil(window.isActiveWindow)
     window.setFocus()
     return window
 
@@ -172,7 +171,7 @@ def test_enter_presses_every_kind_of_button_once_and_none_that_it_leads_to(ring:
         pressed.clear()
     field.returnPressed.connect(buttons[0].setFocus)  # as an answer that was typed leads to Next question
     field.setFocus()
-    with qtbot.waitSignal(field.returnPressed, timeout=WAIT):
+    with qtbot.waitSignal(field.returnPressed):
         QTest.keyClick(window.windowHandle(), Qt.Key.Key_Return)
     assert buttons[0].hasFocus()
     assert pressed == []
@@ -188,7 +187,7 @@ def test_a_field_that_has_the_keyboard_stays_in_sight_in_less_room_unless_it_was
     area.resize(300, 300)
     area.show()
     area.activateWindow()
-    qtbot.waitUntil(area.isActiveWindow, timeout=WAIT)
+    qtbot.waitUntil(area.isActiveWindow)
 
     def in_sight_at(*heights: int) -> list[bool]:
         found = []

@@ -26,7 +26,6 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 
 from llmlab.core.paths import resources_dir
 from llmlab_gui.charts.color_scale import sequence_colors
@@ -149,7 +148,7 @@ def test_a_primary_button_keeps_its_size_under_the_mouse_and_with_the_keyboard(q
     other = QLineEdit(window)
     window.show()
     window.activateWindow()
-    qtbot.waitUntil(window.isActiveWindow, timeout=WAIT)
+    qtbot.waitUntil(window.isActiveWindow)
     other.setFocus()
     button.updateGeometry()
     size = button.sizeHint()
@@ -234,7 +233,7 @@ def test_runs_are_told_apart_with_any_colour_vision(theme: Theme, vision: str) -
 
 def test_a_choice_changes_palette_and_tells_who_paints_himself(qapp: QApplication, qtbot: QtBot) -> None:
     apply_theme(qapp, "light")
-    with qtbot.waitSignal(theme_notifier.changed, timeout=WAIT):
+    with qtbot.waitSignal(theme_notifier.changed):
         apply_theme(qapp, "dark")
     assert current_theme() is DARK
     assert qapp.palette().color(QPalette.ColorRole.Base).name() == DARK.surface

@@ -16,7 +16,6 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 
 from llmlab_gui.forms.preset_form import PresetBox
 from llmlab_gui.widgets.one_line import OneLineBox
@@ -45,7 +44,7 @@ def test_the_wheel_over_what_is_not_in_use_scrolls_and_changes_nothing(qtbot: Qt
     form.setWidget(within)
     qtbot.addWidget(form)
     form.resize(400, 300)
-    with qtbot.waitActive(form, timeout=WAIT):
+    with qtbot.waitActive(form):
         form.show()
     line.setFocus()
 

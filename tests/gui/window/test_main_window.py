@@ -83,7 +83,7 @@ def watched_run(outputs: Path, name: str = "mine", steps: int = 1000) -> FakeRun
 
 def settled(qtbot: QtBot, window: MainWindow) -> MainWindow:
     """Waits for the first look at the outputs folder."""
-    qtbot.waitUntil(lambda: window.lab.looked, timeout=WAIT)
+    qtbot.waitUntil(lambda: window.lab.looked)
     return window
 
 
@@ -114,13 +114,13 @@ def test_a_panel_is_scrolled_to_where_it_was_left_when_its_workspace_is_in_sight
     form = window.docks["setup"]
     window.show_dock("setup")
     bar = form.findChild(Scrolled).verticalScrollBar()
-    qtbot.waitUntil(lambda: bar.maximum() > 100, timeout=WAIT)
+    qtbot.waitUntil(lambda: bar.maximum() > 100)
     QTest.qWait(50)  # what has the keyboard was scrolled into sight
     bar.setValue(bar.maximum() - 20)
     left = bar.value()
     window.use_workspace(LEARN)
     window.use_workspace(TRAIN)
-    qtbot.waitUntil(lambda: bar.value() == left, timeout=WAIT)
+    qtbot.waitUntil(lambda: bar.value() == left)
 
 
 def tabs_outside(window: MainWindow, bottom: int) -> list[str]:
@@ -144,7 +144,7 @@ def test_every_workspace_fits_a_laptop_with_long_names_and_a_message_under_it(
     """1280 x 640 is what the smallest laptops leave a window: all docks, all tabs and the status bar lie inside."""
     window = same_window
     FakeRun(window.lab.outputs, "a-run-with-a-long-name" * 7, steps=2000).start().advance(600)
-    qtbot.waitUntil(lambda: window.lab.current() is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: window.lab.current() is not None)
     window.resize(1280, 640)
     places: dict[str, list[QRect]] = {}
     for number, workspace in enumerate((*WORKSPACES, TRAIN, EXPERIMENTS, LOOK_INSIDE)):
@@ -162,7 +162,7 @@ def test_every_workspace_fits_a_laptop_with_long_names_and_a_message_under_it(
             for other in shown[place + 1 :]:
                 assert not dock.geometry().intersects(other.geometry()), (dock.objectName(), other.objectName())
         # Bars are placed after the docks, and some are made anew.
-        qtbot.waitUntil(lambda: not tabs_outside(window, window.status.geometry().top()), timeout=WAIT)
+        qtbot.waitUntil(lambda: not tabs_outside(window, window.status.geometry().top()))
         places.setdefault(workspace, [dock.geometry() for dock in shown])
     bar = window.covers.messages
     assert bar.isVisible()
@@ -196,7 +196,7 @@ def test_no_panel_of_a_small_window_scrolls_sideways(same_window: MainWindow, qt
                 bar = room.verticalScrollBar().sizeHint().width()  # where it also scrolls up and down
                 assert room.widget().minimumSizeHint().width() <= room.width() - bar, where
 
-            qtbot.waitUntil(fits, timeout=WAIT)  # a page of Learn comes a little later
+            qtbot.waitUntil(fits)  # a page of Learn comes a little later
         assert (window.width(), window.height()) == (960, 540), workspace
 
 
@@ -233,7 +233,7 @@ def test_tables_show_five_rows_and_their_chief_columns_on_a_laptop(same_window: 
             rows = table.viewport().height() / table.verticalHeader().defaultSectionSize()
             assert rows >= 5, (*where, table.accessibleName(), rows)
 
-        qtbot.waitUntil(has_room, timeout=WAIT)
+        qtbot.waitUntil(has_room)
         titles = [table.model().headerData(at, Qt.Orientation.Horizontal) for at in range(table.model().columnCount())]
         for title in columns:
             at = titles.index(title)
@@ -247,7 +247,7 @@ def test_tables_show_five_rows_and_their_chief_columns_on_a_laptop(same_window: 
 
     row = notebook.table.verticalHeader().defaultSectionSize()  # another font may need more than this one
     # The docks have their places a little later.
-    qtbot.waitUntil(lambda: notebook.table.isVisible() and spare() >= row, timeout=WAIT)
+    qtbot.waitUntil(lambda: notebook.table.isVisible() and spare() >= row)
 
 
 @pytest.mark.slow
@@ -259,7 +259,7 @@ def test_a_name_of_170_characters_makes_nothing_wider_than_its_dock(same_window:
     window.lab.refresh()
     window.docks["experiments"].desk.refresh()
     window.lab.notebook.refresh()
-    qtbot.waitUntil(lambda: window.lab.row(run.run.full_name) is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: window.lab.row(run.run.full_name) is not None)
     window.lab.set_current(run.run.full_name)
     window.resize(1366, 720)
     wide = []
@@ -276,7 +276,7 @@ def test_a_name_of_170_characters_makes_nothing_wider_than_its_dock(same_window:
         assert menu.sizeHint().width() < 683, menu.title()  # half of the screen
         assert any(name in action.toolTip() for action in menu.actions())
     box = window.docks["evolution"].run_box
-    qtbot.waitUntil(lambda: box.findText(name) >= 0, timeout=WAIT)
+    qtbot.waitUntil(lambda: box.findText(name) >= 0)
     box.setCurrentIndex(box.findText(name))  # another test's run may have been chosen before
     assert box.sizeHint().width() < 300
 
@@ -338,7 +338,7 @@ def test_a_theme_is_given_to_what_is_in_sight_at_once_and_to_the_rest_before_it_
         assert window.styleSheet() == ""  # or else Qt would style all parts at once
         late[-1].show()
         assert late[-1].styleSheet() == dark
-        qtbot.waitUntil(lambda: {part.styleSheet() for part in parts} == {dark}, timeout=WAIT)
+        qtbot.waitUntil(lambda: {part.styleSheet() for part in parts} == {dark})
         assert set().union(*map(quiet, window.docks.values())) == {DARK.quiet}
         assert field.row.problem.palette().color(QPalette.ColorRole.WindowText).name() == DARK.bad
         assert field.editor.focusProxy().palette().color(QPalette.ColorRole.Text).name() == DARK.bad
@@ -368,7 +368,7 @@ def test_a_panel_that_a_page_opens_beside_it_can_be_read(same_window: MainWindow
             assert walk.height() > 1.3 * loss.height(), (walk.height(), loss.height())
             assert walk.width() > 380
 
-        qtbot.waitUntil(is_large, timeout=WAIT)
+        qtbot.waitUntil(is_large)
 
 
 def test_an_arrangement_outlasts_minimising_and_hiding(same_window: MainWindow, qtbot: QtBot) -> None:
@@ -455,10 +455,10 @@ def test_tab_goes_through_what_is_in_sight_from_the_top_down_with_its_ring_whole
     for workspace in (TRAIN, LOOK_INSIDE, EXPERIMENTS, PAPER):
         window.use_workspace(workspace)
         QApplication.processEvents()
-        qtbot.waitUntil(lambda: only_bars_of_docks(window), timeout=WAIT)  # those of before go a little later
+        qtbot.waitUntil(lambda: only_bars_of_docks(window))  # those of before go a little later
         make_active(window, qtbot)  # a window of an earlier test may have taken the keyboard as it went
         window.keyboard.go(1)
-        qtbot.waitUntil(lambda: QApplication.focusWidget() is window.focusWidget(), timeout=WAIT)
+        qtbot.waitUntil(lambda: QApplication.focusWidget() is window.focusWidget())
         found = [window.focusWidget()]
         while len(found) == 1 or found[-1] not in found[:-1]:
             QTest.keyClick(window.windowHandle(), Qt.Key.Key_Tab)
@@ -467,7 +467,7 @@ def test_tab_goes_through_what_is_in_sight_from_the_top_down_with_its_ring_whole
             where = (workspace, _dock_of(now), now)
             assert ring._ring is not None, where
             assert ring._ring.isVisible(), where
-            qtbot.waitUntil(partial(whole, ring._ring), timeout=WAIT)
+            qtbot.waitUntil(partial(whole, ring._ring))
             if isinstance(now, QLabel):
                 assert now.hasSelectedText(), where  # a link of it
             else:
@@ -495,11 +495,11 @@ def test_the_keyboard_goes_to_another_workspace_by_way_of_no_other_control(
     window.keyboard._had.clear()  # in Look inside, an earlier test may have left it elsewhere
     window.use_workspace(TRAIN)
     window.show_dock("runs")
-    qtbot.waitUntil(lambda: keyboard_in(window, "runs"), timeout=WAIT)
+    qtbot.waitUntil(lambda: keyboard_in(window, "runs"))
     went: list[QWidget | None] = []
     told = QApplication.instance().focusChanged.connect(lambda _, now: went.append(now))
     window.use_workspace(LOOK_INSIDE)
-    qtbot.waitUntil(lambda: keyboard_in(window, "prompt"), timeout=WAIT)
+    qtbot.waitUntil(lambda: keyboard_in(window, "prompt"))
     QObject.disconnect(told)
     assert {now for now in went if now is not window} == {QApplication.focusWidget()}  # no button on its way
 
@@ -515,9 +515,9 @@ def test_the_keyboard_goes_with_the_workspace_and_from_panel_to_panel(same_windo
     window.show_dock("samples")
     for number, panel in ((2, "prompt"), (5, "paper"), (1, "samples"), (4, "experiment")):
         QTest.keyClick(window.windowHandle(), str(number), Qt.KeyboardModifier.ControlModifier)
-        qtbot.waitUntil(lambda panel=panel: keyboard_in(window, panel), timeout=WAIT)
+        qtbot.waitUntil(lambda panel=panel: keyboard_in(window, panel))
     window.use_workspace(TRAIN)
-    qtbot.waitUntil(lambda: keyboard_in(window, "samples"), timeout=WAIT)
+    qtbot.waitUntil(lambda: keyboard_in(window, "samples"))
     for panel in ("runs", "setup", "loss", "learning_rate"):
         QTest.keyClick(window.windowHandle(), Qt.Key.Key_F6)
         assert keyboard_in(window, panel)
@@ -526,15 +526,15 @@ def test_the_keyboard_goes_with_the_workspace_and_from_panel_to_panel(same_windo
     QTest.keyClick(window.windowHandle(), Qt.Key.Key_F6)
     for panel in ("throughput", "log", "learning_rate"):
         QTest.keyClick(window.windowHandle(), Qt.Key.Key_PageDown, Qt.KeyboardModifier.ControlModifier)
-        qtbot.waitUntil(lambda panel=panel: keyboard_in(window, panel), timeout=WAIT)
+        qtbot.waitUntil(lambda panel=panel: keyboard_in(window, panel))
     window.docks["log"].raise_()  # as a click on its tab does
-    qtbot.waitUntil(lambda: keyboard_in(window, "log"), timeout=WAIT)
+    qtbot.waitUntil(lambda: keyboard_in(window, "log"))
     window.docks["log"].hide()
-    qtbot.waitUntil(lambda: any(keyboard_in(window, name) for name in ("learning_rate", "throughput")), timeout=WAIT)
+    qtbot.waitUntil(lambda: any(keyboard_in(window, name) for name in ("learning_rate", "throughput")))
     window.docks["setup"].setFloating(True)  # a window of its own
     window.show_dock("setup")
     for panel in ("setup", "runs", "loss"):
-        qtbot.waitUntil(lambda panel=panel: keyboard_in(window, panel), timeout=WAIT)
+        qtbot.waitUntil(lambda panel=panel: keyboard_in(window, panel))
         window.keyboard.go(1)
     window.docks["setup"].setFloating(False)
 
@@ -549,7 +549,7 @@ def test_without_runs_one_button_trains_the_default_preset_and_stays_where_it_is
     window = settled(qtbot, make_main_window(docks=False))
     window.resize(1280, 640)
     keys, welcome = window.windowHandle(), window.covers.welcome
-    qtbot.waitUntil(welcome.isVisible, timeout=WAIT)
+    qtbot.waitUntil(welcome.isVisible)
     QApplication.processEvents()
     buttons = [welcome.train_button, welcome.setup_button, welcome.tour_button, welcome.hour_button]
     before = [button.mapToGlobal(button.rect().topLeft()) for button in buttons]
@@ -564,7 +564,7 @@ def test_without_runs_one_button_trains_the_default_preset_and_stays_where_it_is
     assert found is welcome or welcome.isAncestorOf(found)
 
     window.activateWindow()
-    qtbot.waitUntil(window.isActiveWindow, timeout=WAIT)
+    qtbot.waitUntil(window.isActiveWindow)
     asked: list[str] = []
     then: list[Callable[[], object]] = []
 
@@ -597,7 +597,7 @@ def test_without_runs_one_button_trains_the_default_preset_and_stays_where_it_is
     assert window.workspaces.current == TRAIN  # where the run that was started shows
     FakeRun(outputs).start().advance(10).finish()
     window.lab.refresh()
-    qtbot.waitUntil(lambda: not window.covers.welcome.isVisible(), timeout=WAIT)
+    qtbot.waitUntil(lambda: not window.covers.welcome.isVisible())
     assert window.docks["loss"].isEnabled()
 
 
@@ -650,7 +650,7 @@ def test_escape_a_workspace_and_a_hidden_panel_end_the_tour_and_a_new_size_moves
 
     tour = start()
     window.resize(1100, 720)
-    qtbot.waitUntil(lambda: tour.geometry() == window.rect(), timeout=WAIT)
+    qtbot.waitUntil(lambda: tour.geometry() == window.rect())
     target = window.docks["setup"]
     corner = target.mapTo(window, QPoint(0, 0))
     assert tour._outline().contains(QRect(corner, target.size()).adjusted(4, 4, -4, -4))
@@ -666,7 +666,7 @@ def test_escape_a_workspace_and_a_hidden_panel_end_the_tour_and_a_new_size_moves
     for way in ways:
         start()  # goes on with one that has begun
         way()
-        qtbot.waitUntil(lambda: window.covers.tour is None, timeout=WAIT)
+        qtbot.waitUntil(lambda: window.covers.tour is None)
         assert not any(shown.isVisible() for shown in window.findChildren(Tour))
 
 
@@ -676,10 +676,10 @@ def test_escape_a_workspace_and_a_hidden_panel_end_the_tour_and_a_new_size_moves
 def test_a_run_started_elsewhere_appears_and_moves(make_main_window: MakeWindow, qtbot: QtBot, outputs: Path) -> None:
     window = settled(qtbot, make_main_window(docks=False))
     fake = FakeRun(outputs, "headless", steps=1000).start().advance(50)
-    qtbot.waitUntil(lambda: window.status.steps.text() == "step 50 of 1,000", timeout=WAIT)
+    qtbot.waitUntil(lambda: window.status.steps.text() == "step 50 of 1,000")
     assert "headless" in window.windowTitle()
     fake.advance(150)
-    qtbot.waitUntil(lambda: window.status.steps.text() == "step 200 of 1,000", timeout=WAIT)
+    qtbot.waitUntil(lambda: window.status.steps.text() == "step 200 of 1,000")
     assert len(window.lab.history("pretraining/headless").step_columns) == 200
     assert "tokens/s" in window.status.speed.text()
     assert "left" in window.status.left.text()
@@ -692,7 +692,7 @@ def test_the_status_bar_cuts_a_name_and_a_message_only_where_they_have_no_room(
     window.resize(1280, 640)
     name, bar = "20261201-191530-baby-shakespeare-of-eight-layers-without-dropout", window.status
     FakeRun(outputs, name).start().advance(50)
-    qtbot.waitUntil(lambda: bar.steps.text() == "step 50 of 1,000", timeout=WAIT)
+    qtbot.waitUntil(lambda: bar.steps.text() == "step 50 of 1,000")
     assert bar.state.text().startswith(f"{name} · ")
     window.lab.said.emit("It waits.")
     assert bar.seen() == "It waits."
@@ -710,9 +710,9 @@ def test_a_run_that_begins_elsewhere_leaves_the_chosen_one_alone(
 ) -> None:
     FakeRun(outputs, "old").start().advance(100).finish()
     window = settled(qtbot, make_main_window(docks=False))
-    qtbot.waitUntil(lambda: window.lab.row("pretraining/old") is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: window.lab.row("pretraining/old") is not None)
     window.lab.set_current("pretraining/old")
-    with qtbot.waitSignal(window.lab.run_appeared, timeout=WAIT):
+    with qtbot.waitSignal(window.lab.run_appeared):
         FakeRun(outputs, "new", created=time.time()).start().advance(10)
     current = window.lab.current()
     assert current is not None
@@ -728,11 +728,11 @@ def test_actions_are_enabled_as_the_state_allows(make_main_window: MakeWindow, q
     def enabled() -> list[str]:
         return [a.text() for a in (actions.pause, actions.resume, actions.stop, actions.save) if a.isEnabled()]
 
-    qtbot.waitUntil(lambda: enabled() == ["Pause", "Stop", "Save now"], timeout=WAIT)
+    qtbot.waitUntil(lambda: enabled() == ["Pause", "Stop", "Save now"])
     fake.pause()
-    qtbot.waitUntil(lambda: enabled() == ["Resume", "Stop", "Save now"], timeout=WAIT)
+    qtbot.waitUntil(lambda: enabled() == ["Resume", "Stop", "Save now"])
     fake.unpause().stop()
-    qtbot.waitUntil(lambda: enabled() == ["Resume"], timeout=WAIT)
+    qtbot.waitUntil(lambda: enabled() == ["Resume"])
 
 
 def test_pause_and_resume_of_the_toolbar_reach_the_run(
@@ -740,11 +740,11 @@ def test_pause_and_resume_of_the_toolbar_reach_the_run(
 ) -> None:
     fake = FakeRun(outputs).start().advance(10)
     window = settled(qtbot, make_main_window(docks=False))
-    qtbot.waitUntil(window.run_actions.pause.isEnabled, timeout=WAIT)
+    qtbot.waitUntil(window.run_actions.pause.isEnabled)
     window.run_actions.pause.trigger()
     assert [request.name for request in requests.take(fake.run.requests)] == ["pause"]
     fake.pause()
-    qtbot.waitUntil(window.run_actions.resume.isEnabled, timeout=WAIT)
+    qtbot.waitUntil(window.run_actions.resume.isEnabled)
     window.run_actions.resume.trigger()
     assert [request.name for request in requests.take(fake.run.requests)] == ["resume"]
     monkeypatch.setattr(TrainingNow, "ask", lambda *_: "cancel")  # of a run that trains now
@@ -759,8 +759,8 @@ def test_a_second_run_at_once_is_asked_about_and_a_text_and_a_run_are_opened_by_
     """In a window of its own: a run that is done is a base for fine-tuning, whose data a panel then reads."""
     fake = FakeRun(outputs, steps=10).start().advance(5)
     window = settled(qtbot, make_main_window())
-    qtbot.waitUntil(lambda: window.lab.current() is not None, timeout=WAIT)
-    qtbot.waitUntil(window.setups.scratch.train_button.isEnabled, timeout=WAIT)
+    qtbot.waitUntil(lambda: window.lab.current() is not None)
+    qtbot.waitUntil(window.setups.scratch.train_button.isEnabled)
     starts: list[str] = []
     monkeypatch.setattr(
         window.lab.controller, "start", lambda settings, name, preset, predictions, begun: starts.append(preset)
@@ -778,7 +778,7 @@ def test_a_second_run_at_once_is_asked_about_and_a_text_and_a_run_are_opened_by_
 
     def predict(_: PlannedRun) -> list[Prediction]:
         fake.advance(10).finish()
-        qtbot.waitUntil(lambda: not window.lab.row(fake.run.full_name).status.live, timeout=WAIT)
+        qtbot.waitUntil(lambda: not window.lab.row(fake.run.full_name).status.live)
         return []
 
     monkeypatch.setattr(TrainingNow, "ask", lambda *_, may_wait: "pause")
@@ -792,13 +792,13 @@ def test_a_second_run_at_once_is_asked_about_and_a_text_and_a_run_are_opened_by_
     text.write_text("It was a dark and stormy night. " * 500)
     _drop(window, text)
     setup = window.setups.scratch
-    qtbot.waitUntil(lambda: setup.corpus.value() == str(text), timeout=WAIT)
-    qtbot.waitUntil(lambda: setup.corpus.corpus is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: setup.corpus.value() == str(text))
+    qtbot.waitUntil(lambda: setup.corpus.corpus is not None)
     assert setup.plan().settings.data.corpus == str(text)
     guest = FakeRun(tmp_path / "elsewhere", "guest").start().advance(40).save_checkpoint().finish()
     _drop(window, guest.run.path)
-    qtbot.waitUntil(lambda: len(window.lab.history("pretraining/guest").step_columns) == 40, timeout=WAIT)
-    with qtbot.waitSignal(window.lab.write_requested, timeout=WAIT) as asked:
+    qtbot.waitUntil(lambda: len(window.lab.history("pretraining/guest").step_columns) == 40)
+    with qtbot.waitSignal(window.lab.write_requested) as asked:
         _drop(window, guest.run.checkpoints / "step-00000040")
     assert asked.args == ["pretraining/guest", "step-00000040"]
 
@@ -814,7 +814,7 @@ def test_resuming_a_finished_run_asks_for_more_steps(
 ) -> None:
     FakeRun(outputs, steps=100).start().advance(100).finish()
     window = settled(qtbot, make_main_window(docks=False))
-    qtbot.waitUntil(window.run_actions.resume.isEnabled, timeout=WAIT)
+    qtbot.waitUntil(window.run_actions.resume.isEnabled)
     asked: list[dict[str, int]] = []
     monkeypatch.setattr(window.lab.controller, "resume", lambda run, overrides, **_: asked.append(overrides))
     monkeypatch.setattr(window.run_actions, "ask_steps", lambda row: steps)
@@ -835,7 +835,7 @@ def test_escape_dismisses_a_message_before_it_ends_work(same_window: MainWindow,
     for floats in (False, True):
         dock.setFloating(floats)
         window.show_dock("interventions")
-        qtbot.waitUntil(lambda: window.keyboard.holder() is dock, timeout=WAIT)
+        qtbot.waitUntil(lambda: window.keyboard.holder() is dock)
         window.lab.error_raised.emit(LabError("Something else."))
         for pressed in (0, 1):
             holder = QApplication.focusWidget()
@@ -934,7 +934,7 @@ def test_a_dropped_picture_is_refused_in_a_sentence(same_window: MainWindow, qtb
     picture = tmp_path / "cat.png"
     picture.write_bytes(b"\x89PNG")
     _drop(window, picture)
-    qtbot.waitUntil(window.covers.messages.isVisible, timeout=WAIT)
+    qtbot.waitUntil(window.covers.messages.isVisible)
     assert "cat.png" in window.covers.messages.text.text()
     window.covers.messages.dismiss()
 
@@ -956,7 +956,7 @@ def test_debug_information_names_versions_and_folders(
 def live(make_main_window: MakeWindow, qtbot: QtBot, outputs: Path) -> tuple[MainWindow, FakeRun]:
     fake = watched_run(outputs)
     window = settled(qtbot, make_main_window(docks=False))
-    qtbot.waitUntil(lambda: window.lab.row("pretraining/mine") is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: window.lab.row("pretraining/mine") is not None)
     return window, fake
 
 
@@ -1000,7 +1000,7 @@ def test_closing_can_stop_the_run_and_waits_for_it(
     assert window.isVisible()
     assert [request.name for request in requests.take(fake.run.requests)] == ["stop"]
     fake.stop()
-    qtbot.waitUntil(lambda: not window.isVisible(), timeout=WAIT)
+    qtbot.waitUntil(lambda: not window.isVisible())
 
 
 def test_the_window_is_not_left_before_the_queue_is_paused(
@@ -1008,9 +1008,9 @@ def test_the_window_is_not_left_before_the_queue_is_paused(
 ) -> None:
     watched_run(outputs)
     window = settled(qtbot, make_main_window(docks=False))
-    qtbot.waitUntil(lambda: window.lab.row("pretraining/mine") is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: window.lab.row("pretraining/mine") is not None)
     window.lab.queue.add(QueuedRun(load_preset("nano").settings, "next", "nano"))
-    qtbot.waitUntil(lambda: len(window.lab.queue.waiting()) == 1, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(window.lab.queue.waiting()) == 1)
     _answer(monkeypatch, CloseChoice.STOP)
     queue, written = window.lab.queue.queue, threading.Event()
     pause = queue.set_paused
@@ -1027,10 +1027,10 @@ def test_the_window_is_not_left_before_the_queue_is_paused(
         assert "The queue: being paused" in dialog.text.text()
     finally:
         written.set()
-    qtbot.waitUntil(dialog.leave.isEnabled, timeout=WAIT)
+    qtbot.waitUntil(dialog.leave.isEnabled)
     assert queue.read().paused
     dialog.leave.click()
-    qtbot.waitUntil(lambda: not window.isVisible(), timeout=WAIT)
+    qtbot.waitUntil(lambda: not window.isVisible())
 
 
 def test_closing_does_not_ask_about_runs_of_a_terminal(
@@ -1038,7 +1038,7 @@ def test_closing_does_not_ask_about_runs_of_a_terminal(
 ) -> None:
     FakeRun(outputs, "headless").start().advance(10)
     window = settled(qtbot, make_main_window(docks=False))
-    qtbot.waitUntil(lambda: window.lab.row("pretraining/headless") is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: window.lab.row("pretraining/headless") is not None)
     asked = _answer(monkeypatch, CloseChoice.CANCEL)
     assert window.close()
     assert asked == []

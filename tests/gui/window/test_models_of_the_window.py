@@ -14,7 +14,6 @@ from fakes import CancelAfter, FakeRun
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QPushButton
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 from windows import FAKE_HOST, MakeWindow
 
 from llmlab.core.errors import Cancelled, LabError
@@ -89,16 +88,16 @@ def test_a_dropped_folder_is_searched_in_a_thread_and_the_search_cancelled(
     monkeypatch.setattr(Setups, "fine_tuning", property(lambda _: object()))
     window.open_path(tmp_path)
     strip = window.covers.looking_strip
-    qtbot.waitUntil(strip.isVisible, timeout=WAIT)
-    qtbot.waitUntil(lambda: strip.what.text() == f"Looking for texts in {tmp_path.name}", timeout=WAIT)
+    qtbot.waitUntil(strip.isVisible)
+    qtbot.waitUntil(lambda: strip.what.text() == f"Looking for texts in {tmp_path.name}")
     assert threads[0] is not threading.main_thread()
     window.lab.error_raised.emit(LabError("The disk is full."))
     assert window.covers.messages.isVisible()
     assert not strip.geometry().intersects(window.covers.messages.geometry())  # it can still be cancelled
     strip.cancel_button.click()
-    qtbot.waitUntil(strip.isHidden, timeout=WAIT)
+    qtbot.waitUntil(strip.isHidden)
     window.open_path(tmp_path)
-    qtbot.waitUntil(lambda: len(threads) == 2, timeout=WAIT)  # and closing ends this one
+    qtbot.waitUntil(lambda: len(threads) == 2)  # and closing ends this one
 
 
 def test_recent_models_come_first_once_and_survive_a_restart(tmp_path: Path) -> None:
@@ -175,7 +174,7 @@ def test_the_dialog_lists_runs_and_finds_them(qtbot: QtBot, outputs: Path) -> No
     chosen: list[str] = []
     dialog.chosen.connect(chosen.append)
     dialog.show()
-    qtbot.waitUntil(lambda: dialog.rows.rowCount() >= 2, timeout=WAIT)
+    qtbot.waitUntil(lambda: dialog.rows.rowCount() >= 2)
     dialog.search.setText("training")
     assert dialog.table.model().rowCount() == 1
     dialog.table.selectRow(0)
@@ -225,7 +224,7 @@ def test_what_is_listed_after_the_search_began_is_the_first_match_where_nobody_c
         for _ in range(down):
             qtbot.keyClick(dialog.search, Qt.Key.Key_Down)
         assert dialog.rows.rowCount() == 2
-        qtbot.waitUntil(lambda dialog=dialog: dialog.rows.rowCount() > 2, timeout=WAIT)  # type: ignore[misc]
+        qtbot.waitUntil(lambda dialog=dialog: dialog.rows.rowCount() > 2)  # type: ignore[misc]
         assert dialog.reference.text() == found
         dialog.close()
 
@@ -274,23 +273,23 @@ def test_while_a_model_opens_and_is_read_the_toolbar_has_the_only_cancel(
         action.text() for action in hideable.actions() if action.isVisible()
     }
     session.open("slow/model")
-    qtbot.waitUntil(lambda: strip.isVisible() and strip.what.text() == "Reading layers", timeout=WAIT)
+    qtbot.waitUntil(lambda: strip.isVisible() and strip.what.text() == "Reading layers")
     assert window.train_bar.height() == height  # and no dock moves
     window.resize(1280, 640)
     strip.left.setText("about 2 min left")
     words = strip.what.fontMetrics().horizontalAdvance("Attention heads: layer 3 of 12")
-    qtbot.waitUntil(lambda: strip.what.width() >= words, timeout=WAIT)
+    qtbot.waitUntil(lambda: strip.what.width() >= words)
     assert cancels() == [strip.cancel_button]
     assert strip.what.text() == "Opening slow/model" or strip.width() == strip.maximumWidth()
     strip.cancel_button.click()
-    qtbot.waitUntil(lambda: not strip.isVisible(), timeout=WAIT)
+    qtbot.waitUntil(lambda: not strip.isVisible())
     session.set_prompt("slow one", False)
     session.open("small")
     lens = cast("LensDock", window.docks["lens"])
-    qtbot.waitUntil(lambda: strip.isVisible() and lens.strip.isVisible(), timeout=WAIT)
+    qtbot.waitUntil(lambda: strip.isVisible() and lens.strip.isVisible())
     assert cancels() == [strip.cancel_button]
     strip.cancel_button.click()
-    qtbot.waitUntil(lambda: not strip.isVisible() and not lens.strip.isVisible(), timeout=WAIT)
+    qtbot.waitUntil(lambda: not strip.isVisible() and not lens.strip.isVisible())
 
 
 def test_the_toolbar_names_the_model(qtbot: QtBot, outputs: Path, tmp_path: Path) -> None:
@@ -302,15 +301,15 @@ def test_the_toolbar_names_the_model(qtbot: QtBot, outputs: Path, tmp_path: Path
     bar.show()
     assert bar.button.text() == "No model"
     lab.inspection.open("/models/20261130-081913-baby-shakespeare, step 1,250")
-    qtbot.waitUntil(lambda: "step" in bar.button.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "step" in bar.button.text())
     assert bar.button.text().startswith("20261130-0819…re, step 1,250 · ")
     kept = FakeRun(outputs, "bar").start().advance(250).save_checkpoint()
     lab.inspection.open("bar@250")
-    qtbot.waitUntil(lambda: bar.button.text().startswith("bar@250 · "), timeout=WAIT)
+    qtbot.waitUntil(lambda: bar.button.text().startswith("bar@250 · "))
     kept.advance(250).save_checkpoint()
     shutil.rmtree(kept.run.checkpoints / checkpoint_name(250))  # as a run does that keeps few
     lab.refresh()
-    qtbot.waitUntil(lambda: bar.button.text().startswith("bar@250 (deleted) · "), timeout=WAIT)
+    qtbot.waitUntil(lambda: bar.button.text().startswith("bar@250 (deleted) · "))
     assert "was deleted" in bar.button.toolTip()
     lab.inspection.look.need("panel", ("heads",))
     lab.inspection.set_prompt("The king", False)
@@ -320,11 +319,11 @@ def test_the_toolbar_names_the_model(qtbot: QtBot, outputs: Path, tmp_path: Path
     for end, steps in ((" · ", 50), (", now at 150 · ", 0)):
         lab.refresh()
         words = f"foo@live, inspected at step 100{end}"
-        qtbot.waitUntil(lambda words=words: bar.button.text().startswith(words), timeout=WAIT)
+        qtbot.waitUntil(lambda words=words: bar.button.text().startswith(words))
         live.advance(steps)
     live.finish()
     lab.inspection.open("/models/small")
-    qtbot.waitUntil(lambda: bar.button.text().startswith("small"), timeout=WAIT)
+    qtbot.waitUntil(lambda: bar.button.text().startswith("small"))
     assert bar.button.text() == "small · 0.12M · Hugging Face · 494 kB"
     assert "3 layers of 4 heads" in bar.button.toolTip()
     bar.menu.aboutToShow.emit()
@@ -345,15 +344,15 @@ def test_write_is_answered_by_the_active_model(qtbot: QtBot, tmp_path: Path) -> 
     dock.show()
     assert not dock.picker.answers
     lab.inspection.open("/models/small")
-    qtbot.waitUntil(lambda: dock.picker.answers, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.picker.answers)
     assert dock.picker.active
     assert dock.picker.reference() == "/models/small"
     dock.form.tokens.setValue(4)
     dock.generate()
-    qtbot.waitUntil(lambda: len(dock.text.tokens) == 4, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(dock.text.tokens) == 4)
     fake = FakeRun(tmp_path, "mine", steps=1000).start()
     lab.add(fake.advance(100).save_checkpoint())
-    qtbot.waitUntil(lambda: dock.picker.checkpoint is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.picker.checkpoint is not None)
     assert dock.picker.reference().endswith("mine@100")  # the current run is followed as ever
     lab.inspection.close()
     assert "small (active)" not in [dock.picker.runs.itemText(i) for i in range(dock.picker.runs.count())]

@@ -13,7 +13,6 @@ from preset_settings import resolve_settings
 from PySide6.QtGui import QAccessible, QAccessibleAnnouncementEvent, QAccessibleEvent, QAction
 from PySide6.QtWidgets import QSystemTrayIcon
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 from windows import MakeWindow
 
 from llmlab.core.errors import LabError
@@ -33,7 +32,7 @@ def watched(
 ) -> tuple[MainWindow, list[str]]:
     """A window that sees the run, and what it tells outside."""
     window = make(docks=False)
-    qtbot.waitUntil(lambda: window.lab.current() is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: window.lab.current() is not None)
     told: list[str] = []
     monkeypatch.setattr(window.notices, "tell", lambda title, words: told.append(title))
     monkeypatch.setattr(window, "isActiveWindow", lambda: active)
@@ -41,7 +40,7 @@ def watched(
 
 
 def ended(qtbot: QtBot, window: MainWindow, fake: FakeRun) -> None:
-    with qtbot.waitSignal(window.lab.run_ended, timeout=WAIT):
+    with qtbot.waitSignal(window.lab.run_ended):
         fake.finish()
 
 
@@ -93,7 +92,7 @@ def test_a_screen_reader_says_that_a_run_was_stopped(
     window, _ = watched(make_main_window, qtbot, monkeypatch, active=True)
     said: list[str] = []
     monkeypatch.setattr(window.notices, "announce", said.append)
-    with qtbot.waitSignal(window.lab.run_ended, timeout=WAIT):
+    with qtbot.waitSignal(window.lab.run_ended):
         fake.stop()
     (words,) = said
     assert words.startswith("run has stopped. After ")
@@ -148,7 +147,7 @@ def test_a_check_without_runs_counts_none(
     assert check.record.trials == []
     check.status(state="running", active_seconds=300.0)
     desk = window.papers.checks
-    qtbot.waitUntil(lambda: bool(desk.live()), timeout=WAIT)
-    with qtbot.waitSignal(desk.ended, timeout=WAIT):
+    qtbot.waitUntil(lambda: bool(desk.live()))
+    with qtbot.waitSignal(desk.ended):
         check.status(state="finished", active_seconds=300.0)
     assert told == [("sinks has finished", "After 5 min.")]

@@ -9,7 +9,6 @@ from PySide6.QtCore import QUrl
 from PySide6.QtGui import QAction
 from PySide6.QtWidgets import QLabel
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 
 from llmlab_gui.lab.dock import is_seen
 from llmlab_gui.learn.dock import LearnDock
@@ -25,11 +24,11 @@ def test_the_first_hour_begins_with_its_first_page_in_sight(same_window: MainWin
     window = same_window
     window.findChild(QAction, "action.first_hour").trigger()
     learn = cast(LearnDock, window.docks["learn"])
-    qtbot.waitUntil(lambda: is_seen(learn), timeout=WAIT)
+    qtbot.waitUntil(lambda: is_seen(learn))
     assert learn.page_name == FIRST_PAGE
     window.use_workspace("Train")
     window.covers.welcome.hour_wanted.emit()
-    qtbot.waitUntil(lambda: is_seen(learn), timeout=WAIT)
+    qtbot.waitUntil(lambda: is_seen(learn))
     # Its one click fills the set-up, the run's name included.
     learn.open_link(QUrl("lab:run?workspace=train&preset=nano&steps=30&name=mine"))
     setup = cast(SetupDock, window.docks["setup"])
@@ -47,9 +46,9 @@ def test_a_claims_link_sets_up_its_check(
     learn = cast(LearnDock, window.docks["learn"])
     learn.open_link(QUrl("paper:attention-sinks/sink?model=mine@final"))
     form = cast(CheckDock, window.docks["check"]).form
-    qtbot.waitUntil(lambda: form.model.reference == "mine@final", timeout=WAIT)
+    qtbot.waitUntil(lambda: form.model.reference == "mine@final")
     assert [id for id, box in form.claims.items() if box.isChecked()] == ["sink"]
-    qtbot.waitUntil(lambda: is_seen(window.docks["check"]) and is_seen(learn), timeout=WAIT)
+    qtbot.waitUntil(lambda: is_seen(window.docks["check"]) and is_seen(learn))
     assert window.papers.wanted is None  # asked for once: another paper's form is its own
 
 
@@ -59,7 +58,7 @@ def test_a_page_that_asks_for_a_workspace_stays_in_sight(same_window: MainWindow
     learn = cast(LearnDock, window.docks["learn"])
     window.lab.concept_requested.emit("attention")
     learn.open_link(QUrl(f"workspace:{workspace}"))
-    qtbot.waitUntil(lambda: is_seen(learn), timeout=WAIT)
+    qtbot.waitUntil(lambda: is_seen(learn))
     assert is_seen(window.docks["prompt" if workspace == "look-inside" else "write"])
 
 

@@ -12,7 +12,6 @@ from PySide6.QtCore import QPoint, Qt
 from PySide6.QtGui import QAction
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 
 from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.setting_info import describe
@@ -326,7 +325,7 @@ def test_a_setting_is_opened_in_its_form(same_window: MainWindow, qtbot: QtBot) 
         same_window.use_workspace(LOOK_INSIDE)
         next(c for c in Finder(same_window.menus.commands()).find(wanted) if c.kind == "Setting").run()
         editor = same_window.docks[dock].form.fields[key].editor
-        qtbot.waitUntil(lambda editor=editor: not editor.visibleRegion().isEmpty(), timeout=WAIT)
+        qtbot.waitUntil(lambda editor=editor: not editor.visibleRegion().isEmpty())
         assert same_window.focusWidget() is (editor.focusProxy() or editor)
         same = [
             c for c in Finder(same_window.menus.commands()).find("steps") if (c.kind, c.text) == ("Setting", "steps")
@@ -346,7 +345,7 @@ def test_several_processes_are_found_by_what_people_type_and_begin_with_their_st
         assert (first.kind, first.text, first.hint) == ("Setting", "processes", title), wanted
         first.run()
         editor = same_window.docks[dock].form.fields["distributed.strategy"].editor  # processes are off until then
-        qtbot.waitUntil(lambda editor=editor: not editor.visibleRegion().isEmpty(), timeout=WAIT)
+        qtbot.waitUntil(lambda editor=editor: not editor.visibleRegion().isEmpty())
         assert same_window.focusWidget() is (editor.focusProxy() or editor)
 
 
@@ -361,7 +360,7 @@ def test_what_it_expects_after_a_text_is_asked_where_the_list_has_room(same_wind
     same_window.use_workspace(LOOK_INSIDE)
     Finder(same_window.menus.commands()).find('What does it expect after "the"?')[0].run()
     write = same_window.docks["write"]
-    qtbot.waitUntil(lambda: same_window.focusWidget() is write.prompt, timeout=WAIT)
+    qtbot.waitUntil(lambda: same_window.focusWidget() is write.prompt)
     qtbot.keyClicks(write.prompt, "the")
     assert (same_window.workspaces.current, write.prompt.toPlainText()) == (WRITE, "the")
 
@@ -386,7 +385,7 @@ def test_a_paragraph_that_answers_a_question_is_opened_at_its_place(same_window:
     def first_in_sight() -> str:
         return str(learn.browser.cursorForPosition(QPoint(40, 20)).block().text())
 
-    qtbot.waitUntil(lambda: "costs ln V" in first_in_sight(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "costs ln V" in first_in_sight())
 
 
 def test_a_term_is_opened_at_its_entry(same_window: MainWindow) -> None:
@@ -416,7 +415,7 @@ def test_where_few_match_the_pages_with_the_words_follow(same_window: MainWindow
 
 def test_train_says_what_it_would_start(same_window: MainWindow, qtbot: QtBot) -> None:
     window = same_window
-    qtbot.waitUntil(window.docks["setup"].train_button.isEnabled, timeout=WAIT)
+    qtbot.waitUntil(window.docks["setup"].train_button.isEnabled)
     first = Finder(window.menus.commands()).find("train")[0]
     assert first.text.startswith("Train: Baby")
     assert " on " in first.text
@@ -441,7 +440,7 @@ def test_train_starts_nothing_from_a_form_that_is_not_in_sight(
         assert not started
         assert not window.docks["setup"].visibleRegion().isEmpty()
         assert window.workspaces.current == TRAIN  # the one before keeps its panels
-        qtbot.waitUntil(window.docks["setup"].train_button.isEnabled, timeout=WAIT)
+        qtbot.waitUntil(window.docks["setup"].train_button.isEnabled)
         window.run_actions.train.trigger()
         assert len(started) == 1
     finally:

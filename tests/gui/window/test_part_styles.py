@@ -12,7 +12,6 @@ from PySide6.QtCore import QEvent, QPoint, QPointF, Qt
 from PySide6.QtGui import QHoverEvent
 from PySide6.QtWidgets import QApplication, QDockWidget, QMainWindow, QTabBar, QWidget
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 from windows import MakeWindow
 
 from llmlab_gui.widgets.labels import QuietLabel
@@ -96,13 +95,13 @@ def test_what_the_welcome_and_the_status_say_has_the_colours_of_the_theme(
     make_main_window: MakeWindow, qtbot: QtBot, outputs: Path
 ) -> None:
     window = make_main_window(docks=False)
-    qtbot.waitUntil(window.covers.welcome.isVisible, timeout=WAIT)
+    qtbot.waitUntil(window.covers.welcome.isVisible)
     window.use_theme(DARK.name)  # a later theme than that in which the welcome was made
     for label in window.covers.welcome.findChildren(QuietLabel):
         assert label.palette().windowText().color().name() == DARK.quiet
     FakeRun(outputs).start().advance(10).finish()
     state = window.status.state
-    qtbot.waitUntil(lambda: state.palette().windowText().color().name() == DARK.good, timeout=WAIT)
+    qtbot.waitUntil(lambda: state.palette().windowText().color().name() == DARK.good)
     window.use_theme(LIGHT.name)
     QApplication.processEvents()
     assert state.palette().windowText().color().name() == LIGHT.good

@@ -11,7 +11,6 @@ from PySide6.QtCore import QByteArray, QPoint, QSettings, Qt
 from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QApplication, QDockWidget, QMainWindow, QTabBar, QWidget
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 from windows import MakeWindow
 
 from llmlab_gui.lab.window_settings import LAYOUT_VERSION, WindowSettings
@@ -243,7 +242,7 @@ def test_tabs_of_the_workspace_before_are_gone_at_once(make_window: Callable[[],
         window.workspaces.use(workspace)
         titles = {dock.windowTitle() for dock in window.docks.values() if dock.isVisible()}
         assert all(bar <= titles for bar in bars()), (workspace, bars())
-        qtbot.waitUntil(lambda: any(bars()), timeout=WAIT)
+        qtbot.waitUntil(lambda: any(bars()))
 
 
 def test_a_floating_panel_comes_down_when_the_layout_is_reset(make_window: Callable[[], BareWindow]) -> None:

@@ -54,18 +54,16 @@ def trained(qtbot: QtBot, lab: FakeLab, dock: WriteDock, name: str = "fake") -> 
     fake.advance(100, evaluate=False).save_checkpoint(("best",))
     fake.advance(100, evaluate=False).save_checkpoint()
     lab.add(fake)
-    qtbot.waitUntil(
-        lambda: dock.picker.checkpoint is not None and dock.picker.run_id == f"pretraining/{name}", timeout=WAIT
-    )
+    qtbot.waitUntil(lambda: dock.picker.checkpoint is not None and dock.picker.run_id == f"pretraining/{name}")
     return fake
 
 
 def written(qtbot: QtBot, dock: WriteDock, count: int) -> None:
-    qtbot.waitUntil(lambda: len(dock.text.tokens) == count and dock.generate_button.isEnabled(), timeout=WAIT)
+    qtbot.waitUntil(lambda: len(dock.text.tokens) == count and dock.generate_button.isEnabled())
 
 
 def activate(qtbot: QtBot, dock: WriteDock) -> None:
-    with qtbot.waitActive(dock, timeout=WAIT):
+    with qtbot.waitActive(dock):
         dock.activateWindow()
 
 
@@ -194,7 +192,7 @@ def test_the_model_that_was_chosen_is_there_after_a_restart(
     trained(qtbot, lab, dock, "third")
     chosen = ("pretraining/first", "step-00000100")
     dock.show_model(*chosen)
-    qtbot.waitUntil(lambda: dock.picker.checkpoint is not None and dock._keeping.isActive(), timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.picker.checkpoint is not None and dock._keeping.isActive())
     dock._keeping.timeout.emit()  # the window was killed some time after
     later = FakeLab(lab.outputs)
     with dock_in_sight(qtbot, WriteDock(later, host=ModelHost(command=FAKE_HOST)), 900, 640) as again:  # type: ignore[arg-type]
@@ -206,7 +204,7 @@ def test_the_model_that_was_chosen_is_there_after_a_restart(
         assert again.picker.choice == chosen
         later.add(FakeRun(lab.outputs, "fourth").start(), in_turn=True)
         assert again.picker.choice == chosen
-        qtbot.waitUntil(lambda: again.picker.answers, timeout=WAIT)
+        qtbot.waitUntil(lambda: again.picker.answers)
         assert again.picker.reference() == f"{runs[1].run.path}@100"
 
 
@@ -215,9 +213,9 @@ def test_esc_stops_and_keeps_what_is_written(qtbot: QtBot, lab: FakeLab, dock: W
     activate(qtbot, dock)
     dock.prompt.setPlainText("endless")
     dock.generate()
-    qtbot.waitUntil(lambda: len(dock.text.tokens) > 5, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(dock.text.tokens) > 5)
     assert dock.cancel_work()  # Escape, of which the window decides
-    qtbot.waitUntil(lambda: "Stopped after" in dock.said.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "Stopped after" in dock.said.text())
     assert len(dock.text.tokens) > 5
     assert dock.generate_button.isEnabled()
     assert not dock.stop_button.isEnabled()
@@ -231,16 +229,16 @@ def test_the_keyboard_stays_at_what_ends_and_begins_a_text(qtbot: QtBot, lab: Fa
     dock.generate_button.setFocus()
     qtbot.keyClick(dock.generate_button, Qt.Key.Key_Space)
     assert dock.stop_button.hasFocus()
-    qtbot.waitUntil(lambda: "of 120 tokens" in dock.said.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "of 120 tokens" in dock.said.text())
     qtbot.keyClick(dock.stop_button, Qt.Key.Key_Space)
-    qtbot.waitUntil(dock.generate_button.hasFocus, timeout=WAIT)
+    qtbot.waitUntil(dock.generate_button.hasFocus)
 
 
 def test_the_next_token_follows_the_typing_with_its_entropy(qtbot: QtBot, lab: FakeLab, dock: WriteDock) -> None:
     trained(qtbot, lab, dock)
     dock.prompt.clear()
     qtbot.keyClicks(dock.prompt, "abc")
-    qtbot.waitUntil(lambda: (" 3", 0.25) in dock.ahead.list.pairs(), timeout=WAIT)
+    qtbot.waitUntil(lambda: (" 3", 0.25) in dock.ahead.list.pairs())
     assert "Entropy 1.04 nats = 1.50 bits" in dock.ahead.words.text()
     assert dock.tabs.currentIndex() == NEXT_TAB
 
@@ -253,7 +251,7 @@ def test_what_another_model_or_prompt_gave_is_dimmed_and_named(qtbot: QtBot, lab
     dock.text.choose(2)
     dock.prompt.setPlainText("The queen")
     dock.prompt.setPlainText("The king")
-    qtbot.waitUntil(lambda: dock.ahead.of is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.ahead.of is not None)
     veils = (dock._text_veil, dock.ahead.veil, dock._token_veil)
     assert [veil.words for veil in veils] == ["", "", ""]
     assert dock.said.isEnabled()
@@ -269,7 +267,7 @@ def test_what_another_model_or_prompt_gave_is_dimmed_and_named(qtbot: QtBot, lab
     assert dock.first_name.isHidden()
     fake.advance(100).save_checkpoint()
     dock.picker.reload()
-    qtbot.waitUntil(lambda: dock.picker.reference().endswith("@300"), timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.picker.reference().endswith("@300"))
     assert (veils[0].words, veils[2].words) == ("", "")
     assert (dock.first_name.isVisible(), dock.first_name.text()) == (True, "Written by alpha, step 200")
 
@@ -287,7 +285,7 @@ def test_what_another_model_or_prompt_gave_is_dimmed_and_named(qtbot: QtBot, lab
 
     # Its own text is at full strength.
     dock.picker.select("pretraining/alpha", "latest")
-    qtbot.waitUntil(lambda: dock.picker.answers and veils[0].words == "", timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.picker.answers and veils[0].words == "")
 
 
 class Slow(ModelHost):
@@ -307,10 +305,10 @@ def test_the_next_token_of_an_earlier_model_is_not_shown(qtbot: QtBot, lab: Fake
     host = Slow(command=FAKE_HOST)
     with dock_in_sight(qtbot, WriteDock(lab, host=host), 900, 640) as dock:  # type: ignore[arg-type]
         trained(qtbot, lab, dock)
-        qtbot.waitUntil(lambda: host.asked is not None, timeout=WAIT)
+        qtbot.waitUntil(lambda: host.asked is not None)
         earlier = host.asked
         assert earlier is not None
-        with qtbot.waitSignal(dock.picker.changed, timeout=WAIT):
+        with qtbot.waitSignal(dock.picker.changed):
             lab.write_requested.emit("pretraining/fake", "step-00000100")
         earlier.end(earlier.answered, Expected((("a", 1.0),), 0.0))
         assert (dock.ahead.words.text(), dock.ahead.list.pairs()) == ("", [])
@@ -320,35 +318,35 @@ def test_a_prompt_beyond_the_models_context_says_how_much_of_it_is_not_read(
     qtbot: QtBot, lab: FakeLab, dock: WriteDock
 ) -> None:
     trained(qtbot, lab, dock)
-    qtbot.waitUntil(lambda: bool(dock.ahead.list.pairs()), timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(dock.ahead.list.pairs()))
     assert dock.too_long.isHidden()
     dock.prompt.setPlainText("a" * 3500)
-    qtbot.waitUntil(dock.too_long.isVisible, timeout=WAIT)
+    qtbot.waitUntil(dock.too_long.isVisible)
     assert dock.too_long.text() == "The prompt is longer than the model's context: its first 2,500 tokens are not read."
     dock.generate()
     assert dock.too_long.isVisible()
     dock.prompt.setPlainText("a")
-    qtbot.waitUntil(dock.too_long.isHidden, timeout=WAIT)
+    qtbot.waitUntil(dock.too_long.isHidden)
 
 
 def test_bigrams_of_its_text_are_a_second_column_where_the_model_has_one(
     qtbot: QtBot, lab: FakeLab, dock: WriteDock
 ) -> None:
     trained(qtbot, lab, dock)
-    qtbot.waitUntil(lambda: len(dock.ahead.list.pairs()) == 3, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(dock.ahead.list.pairs()) == 3)
     assert dock.ahead.heading.isHidden()
     dock.prompt.setPlainText("bigrams")
-    qtbot.waitUntil(lambda: not dock.ahead.heading.isHidden(), timeout=WAIT)
+    qtbot.waitUntil(lambda: not dock.ahead.heading.isHidden())
     assert dock.ahead.heading.text() == "Bigrams after “e” in its text: 62 % overlap"
     assert "“e” 4,213 times in the training text, most often “·the” (75 %), “r” (12 %)." in dock.ahead.heading.toolTip()
     rows = dock.ahead.list.model()
     said = [rows.index(row, 0).data() for row in range(rows.rowCount())]
     assert said == ["·the  50 %  75 %", "⏎  25 %  0 %", "·7  25 %  12 %"]
     dock.prompt.setPlainText("mixture")
-    qtbot.waitUntil(lambda: dock.ahead.heading.text() == "No bigrams: its text is a mixture of sources.", timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.ahead.heading.text() == "No bigrams: its text is a mixture of sources.")
     assert (dock.ahead.heading.isHidden(), dock.ahead.heading.toolTip()) == (False, "")
     dock.prompt.setPlainText("others")
-    qtbot.waitUntil(dock.ahead.heading.isHidden, timeout=WAIT)
+    qtbot.waitUntil(dock.ahead.heading.isHidden)
     assert rows.index(0, 0).data() == "·the  50 %"
 
 
@@ -364,9 +362,9 @@ def test_that_there_is_no_checkpoint_is_said_once_that_is_known(
     monkeypatch.setattr("llmlab_gui.write.model_picker.list_checkpoints", late)
     lab.add(FakeRun(lab.outputs, steps=1000).start().advance(10).stop())
     for _ in range(2):  # and when it is chosen again
-        qtbot.waitUntil(lambda: dock.note.text() == "Reading which checkpoints there are.", timeout=WAIT)
+        qtbot.waitUntil(lambda: dock.note.text() == "Reading which checkpoints there are.")
         known.set()
-        qtbot.waitUntil(lambda: "no checkpoint yet" in dock.note.text(), timeout=WAIT)
+        qtbot.waitUntil(lambda: "no checkpoint yet" in dock.note.text())
         known.clear()
         dock.picker.select("pretraining/fake", "latest")
         lab.runs_changed.emit()
@@ -384,18 +382,18 @@ def test_a_click_on_an_alternative_appends_it_and_undo_takes_it_back(
     qtbot: QtBot, lab: FakeLab, dock: WriteDock
 ) -> None:
     trained(qtbot, lab, dock)
-    qtbot.waitUntil(lambda: len(dock.ahead.list.pairs()) == 3, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(dock.ahead.list.pairs()) == 3)
     view = dock.ahead.list
     place = view.visualRect(view.model().index(0, 0)).center()
     qtbot.mouseClick(view.viewport(), Qt.MouseButton.LeftButton, pos=place)
     assert dock.prompt.toPlainText() == "The king the"
-    qtbot.waitUntil(lambda: (" 12", 0.25) in dock.ahead.list.pairs(), timeout=WAIT)
+    qtbot.waitUntil(lambda: (" 12", 0.25) in dock.ahead.list.pairs())
     view.setCurrentIndex(view.model().index(1, 0))
     qtbot.keyClick(view, Qt.Key.Key_Return)
     assert dock.prompt.toPlainText() == "The king the\n"
     dock.prompt.undo()
     assert dock.prompt.toPlainText() == "The king the"
-    with qtbot.waitSignal(lab.said, timeout=WAIT) as said:
+    with qtbot.waitSignal(lab.said) as said:
         view.picked.emit(r"\xe4\xbd")
     assert "part of a character" in said.args[0]
     assert dock.prompt.toPlainText() == "The king the"
@@ -430,7 +428,7 @@ def test_pointing_and_clicking_find_the_token_under_the_mouse(qtbot: QtBot) -> N
     cursor.setPosition(len("Prompt") + 2)
     place = view.cursorRect(cursor).center() + QPoint(2, 0)
     assert view.token_at(place) == 0
-    with qtbot.waitSignal(view.pointed, timeout=WAIT) as pointed:
+    with qtbot.waitSignal(view.pointed) as pointed:
         qtbot.mouseMove(view.viewport(), place)
     assert pointed.args == [0]
     qtbot.mouseClick(view.viewport(), Qt.MouseButton.LeftButton, pos=place)
@@ -447,15 +445,15 @@ def test_what_is_written_after_a_long_prompt_is_in_sight(qtbot: QtBot, times: in
     view = TokenView()
     qtbot.addWidget(view)
     view.resize(300, 100)
-    with qtbot.waitExposed(view, timeout=WAIT):
+    with qtbot.waitExposed(view):
         view.show()
     bar = view.verticalScrollBar()
     view.begin("The king said to the cat. " * times)
     view.append_tokens([WrittenToken(" And", 0.5)])
-    qtbot.waitUntil(lambda: bar.maximum() > 2 * times and bar.value() == bar.maximum(), timeout=WAIT)
+    qtbot.waitUntil(lambda: bar.maximum() > 2 * times and bar.value() == bar.maximum())
     view.resize(200, 60)  # as what is written above it takes more room
     view.append_tokens([WrittenToken(" what\n", 0.5)] * 9)
-    qtbot.waitUntil(lambda: bar.value() == bar.maximum(), timeout=WAIT)
+    qtbot.waitUntil(lambda: bar.value() == bar.maximum())
     assert view.viewport().rect().contains(view.cursorRect(_at_end(view)).center())
     bar.setValue(100)  # who reads what stands above stays there
     view.append_tokens([WrittenToken(" or\n", 0.5)] * 9)
@@ -524,7 +522,7 @@ def test_a_crash_is_told_and_the_next_generation_works(qtbot: QtBot, lab: FakeLa
     trained(qtbot, lab, dock)
     dock.prompt.setPlainText("crash")
     dock.generate()
-    qtbot.waitUntil(lambda: bool(lab.errors), timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(lab.errors))
     assert "MemoryError" in lab.errors[-1].why
     dock.prompt.setPlainText("good")
     dock.form.tokens.setValue(3)
@@ -536,7 +534,7 @@ def test_what_failed_is_told_as_text_beside_the_button_too(qtbot: QtBot, lab: Fa
     host = Slow(command=FAKE_HOST)
     with dock_in_sight(qtbot, WriteDock(lab, host=host), 900, 640) as dock:  # type: ignore[arg-type]
         trained(qtbot, lab, dock)
-        qtbot.waitUntil(lambda: host.asked is not None, timeout=WAIT)
+        qtbot.waitUntil(lambda: host.asked is not None)
         error = LabError("The model's template says <b>no</b>.")
         for ask in (dock._ask_next, dock.generate):
             ask()
@@ -562,7 +560,7 @@ def test_a_live_run_says_which_step_answers_and_offers_to_save(qtbot: QtBot, lab
     dock.note.linkActivated.emit("save")
     assert lab.controller.saved == ["fake"]
     lab.pump(fake.save_checkpoint(("requested",)))
-    qtbot.waitUntil(lambda: "Step 250, the last saved one" in dock.note.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "Step 250, the last saved one" in dock.note.text())
     lab.pump(fake.stop())
     assert not dock.note.isVisible()
 
@@ -571,7 +569,7 @@ def test_any_checkpoint_of_any_run_can_be_chosen(qtbot: QtBot, lab: FakeLab, doc
     trained(qtbot, lab, dock, "first")
     trained(qtbot, lab, dock, "second")
     lab.write_requested.emit("pretraining/first", "step-00000100")
-    qtbot.waitUntil(lambda: dock.picker.checkpoint is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.picker.checkpoint is not None)
     assert dock.picker.reference().endswith("first@100")
     dock.picker.which.setCurrentIndex(dock.picker.which.findData("best"))
     dock.picker.which.activated.emit(dock.picker.which.currentIndex())
@@ -581,7 +579,7 @@ def test_any_checkpoint_of_any_run_can_be_chosen(qtbot: QtBot, lab: FakeLab, doc
     for name in ("second", "first"):  # and back, before the first answer is there
         dock.picker.select(f"pretraining/{name}", "latest")
         assert dock.picker.checkpoint is None  # and none of the run before
-    qtbot.waitUntil(lambda: not dock.picker.reading, timeout=WAIT)
+    qtbot.waitUntil(lambda: not dock.picker.reading)
     assert told == []
 
 
@@ -605,18 +603,18 @@ def test_the_run_that_was_chosen_stays_when_the_queue_starts_another(
 
 def test_a_run_without_a_checkpoint_cannot_be_asked(qtbot: QtBot, lab: FakeLab, dock: WriteDock) -> None:
     assert dock._stack.currentWidget() is dock._empty
-    with qtbot.waitSignal(lab.dock_requested, timeout=WAIT) as wanted:
+    with qtbot.waitSignal(lab.dock_requested) as wanted:
         dock._empty._button.click()
     assert wanted.args == ["setup"]
     fake = lab.add(FakeRun(lab.outputs).start().advance(10))
-    qtbot.waitUntil(lambda: "Nothing is saved yet." in dock.note.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "Nothing is saved yet." in dock.note.text())
     assert not dock.generate_button.isEnabled()
     activate(qtbot, dock)
     dock.prompt.setFocus()
     qtbot.keyClick(dock.prompt, Qt.Key.Key_Return, Qt.KeyboardModifier.ControlModifier)
     assert lab.errors == []
     lab.pump(fake.save_checkpoint())
-    qtbot.waitUntil(dock.generate_button.isEnabled, timeout=WAIT)
+    qtbot.waitUntil(dock.generate_button.isEnabled)
 
 
 def test_the_list_names_what_its_rows_leave(qtbot: QtBot, dock: WriteDock) -> None:

@@ -11,7 +11,6 @@ from fake_lab import FakeLab
 from fakes import FakeRun
 from finetuning_run import tuned_run
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 from windows import FAKE_HOST
 
 from llmlab_gui.host.messages import Generation
@@ -59,13 +58,11 @@ def dock(qtbot: QtBot, lab: FakeLab, host: Listening) -> Iterator[WriteDock]:
 
 def chosen(qtbot: QtBot, lab: FakeLab, dock: WriteDock, fake: Any) -> None:
     lab.add(fake)
-    qtbot.waitUntil(
-        lambda: dock.picker.checkpoint is not None and dock.picker.run_id == fake.run.full_name, timeout=WAIT
-    )
+    qtbot.waitUntil(lambda: dock.picker.checkpoint is not None and dock.picker.run_id == fake.run.full_name)
 
 
 def idle(qtbot: QtBot, dock: WriteDock) -> None:
-    qtbot.waitUntil(dock.generate_button.isEnabled, timeout=WAIT)
+    qtbot.waitUntil(dock.generate_button.isEnabled)
 
 
 def test_a_fine_tuned_model_and_its_base_answer_one_after_the_other(
@@ -75,7 +72,7 @@ def test_a_fine_tuned_model_and_its_base_answer_one_after_the_other(
     chosen(qtbot, lab, dock, run)
     assert not dock.second.isVisible()
     dock.beside.setChecked(True)
-    qtbot.waitUntil(lambda: dock.second.box.reference == "small@final", timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.second.box.reference == "small@final")
     assert dock.first_name.text() == "A  mine, step 100"
     dock.second.box.choose("small@150")
     assert dock.second._name() == "small, step 150"  # as A is named
@@ -120,7 +117,7 @@ def test_what_someone_chose_stays_and_without_a_choice_nothing_is_asked(
     chosen(qtbot, lab, dock, fake)
     dock.beside.setChecked(True)
     dock.generate()
-    qtbot.waitUntil(lambda: bool(lab.errors), timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(lab.errors))
     assert "No second model is chosen" in str(lab.errors[-1])
     assert len(host.asked) == 1
     dock.second.box.choose("mine/else")
@@ -138,7 +135,7 @@ def test_stopping_the_first_leaves_the_second_unasked(
     dock.beside.setChecked(True)
     dock.prompt.setPlainText("endless")
     dock.generate()
-    qtbot.waitUntil(lambda: len(dock.text.tokens) > 5, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(dock.text.tokens) > 5)
     dock.stop()
     idle(qtbot, dock)
     assert len(host.asked) == 1
@@ -150,7 +147,7 @@ def test_a_token_of_the_second_text_shows_its_alternatives_and_leads_on(
 ) -> None:
     chosen(qtbot, lab, dock, tuned_run(lab.outputs))
     dock.beside.setChecked(True)
-    qtbot.waitUntil(lambda: bool(dock.second.box.reference), timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(dock.second.box.reference))
     dock.generate()
     idle(qtbot, dock)
     view = dock.second.text
@@ -167,9 +164,9 @@ def test_in_a_chat_the_prompt_is_a_turn_and_no_token_is_appended_to_it(
 ) -> None:
     chosen(qtbot, lab, dock, tuned_run(lab.outputs))
     dock.tabs.setCurrentIndex(NEXT_TAB)
-    qtbot.waitUntil(lambda: bool(dock.ahead.list.pairs()), timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(dock.ahead.list.pairs()))
     dock.chat.setChecked(True)
-    qtbot.waitUntil(lambda: host.asked_next[-1] and "The answer would start" in dock.ahead.words.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: host.asked_next[-1] and "The answer would start" in dock.ahead.words.text())
     dock.ahead.list.picked.emit(" the")
     assert dock.prompt.toPlainText() == "The king"
     dock.generate()
