@@ -10,8 +10,8 @@ from PySide6.QtWidgets import QLineEdit, QListWidget, QPushButton, QWidget
 
 from llmlab.mysteries.case import HEALTHY, MEASURE, QUESTIONS, RATE, SEED, Case, Mark
 from llmlab_gui.widgets.buttons import tool_button
-from llmlab_gui.widgets.labels import QuietLabel, labelled
-from llmlab_gui.widgets.layouts import beside, choice_box, column, flow
+from llmlab_gui.widgets.labels import EmptyState, QuietLabel, labelled
+from llmlab_gui.widgets.layouts import beside, choice_box, column, flow, stack
 
 _QUESTIONS = {HEALTHY: "Healthy run", SEED: "Other seed", RATE: "Third of the rate", MEASURE: "Measure"}
 # Where evidence is, its words, and what is written after them.
@@ -45,6 +45,9 @@ class EvidenceForm(QWidget):
         self.measures.hide()
         self.marks = labelled(QListWidget(), "Evidence", "Enter shows the panel, Del removes the evidence")
         self.marks.setWordWrap(True)
+        self.none = EmptyState()
+        self.none.say("No evidence yet", "Choose below where you see something odd, say what it is, and press Add.")
+        self._listed = stack(self.none, self.marks)
         self.place = choice_box("Where the evidence is", _WHERE_CHOICES, least=9)
         self.at, self.note = QLineEdit(), QLineEdit()
         self.at.setAccessibleName("Step or head of the evidence")
@@ -63,7 +66,7 @@ class EvidenceForm(QWidget):
             self.budget,
             flow(*self.questions.values()),
             self.measures,
-            (self.marks, 1),
+            (self._listed, 1),
             beside(self.place, self.at, self.add_button, grows=self.place),
             self.note,
             into=self,
@@ -87,6 +90,7 @@ class EvidenceForm(QWidget):
             self._marks = case.marks
             self.marks.clear()
             self.marks.addItems([f"{mark.where}  {mark.note}".rstrip() for mark in case.marks])
+        self._listed.setCurrentWidget(self.marks if case.marks else self.none)
 
     def clear(self) -> None:
         """Nothing of a mystery, until the next is shown."""
@@ -95,6 +99,7 @@ class EvidenceForm(QWidget):
             button.setEnabled(False)
         self._marks = []
         self.marks.clear()
+        self._listed.setCurrentWidget(self.none)
         self.show_measures([])
 
     def show_measures(self, lines: list[str]) -> None:

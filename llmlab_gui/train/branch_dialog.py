@@ -93,8 +93,9 @@ class BranchDialog(QDialog):
         self.problem = ProblemLabel()
         self.problem.setAlignment(Qt.AlignmentFlag.AlignTop)
         self.problem.setMinimumHeight(_PROBLEM_LINES * self.fontMetrics().lineSpacing())
-        self.buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Cancel)
+        self.buttons = QDialogButtonBox()
         self.start = self.buttons.addButton("Start branch", QDialogButtonBox.ButtonRole.AcceptRole)
+        self.buttons.addButton("Cancel", QDialogButtonBox.ButtonRole.RejectRole)
         form = QFormLayout()
         for label, widget in (
             ("Name", self.name),

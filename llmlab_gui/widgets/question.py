@@ -39,7 +39,7 @@ def ask(
         box.setCheckBox(check)
     roles = {True: QMessageBox.ButtonRole.DestructiveRole, False: QMessageBox.ButtonRole.AcceptRole}
     buttons = {key: box.addButton(words, roles[key == harmful]) for key, words in answers.items()}
-    cancel = box.addButton(QMessageBox.StandardButton.Cancel)
+    cancel = box.addButton("Cancel", QMessageBox.ButtonRole.RejectRole)
     box.setDefaultButton(buttons.get(default, cancel))
     box.setEscapeButton(cancel)
     box.exec()
@@ -74,8 +74,9 @@ class LineQuestion(QDialog):
         self.line = labelled(QLineEdit(answer), text.rstrip(":"))
         self.line.selectAll()
         self.problem = ProblemLabel()
-        buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Ok | QDialogButtonBox.StandardButton.Cancel)
-        buttons.button(QDialogButtonBox.StandardButton.Ok).setText(title)
+        buttons = QDialogButtonBox()
+        buttons.addButton(title, QDialogButtonBox.ButtonRole.AcceptRole)
+        buttons.addButton("Cancel", QDialogButtonBox.ButtonRole.RejectRole)
         column(label, self.line, self.problem, buttons, into=self, margins=None)
         self.setMinimumWidth(self.fontMetrics().averageCharWidth() * _LINE_WIDTH)
         buttons.accepted.connect(self.accept)

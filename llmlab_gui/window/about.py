@@ -30,14 +30,18 @@ _PACKAGES = ("torch", "numpy", "PySide6_Essentials", "pyqtgraph", "tiktoken", "t
 
 def show_about(parent: QWidget) -> None:
     """The About box."""
-    QMessageBox.about(
-        parent,
-        "About LLM Learning Lab",
+    box = QMessageBox(parent)
+    box.setWindowTitle("About LLM Learning Lab")
+    box.setIconPixmap(parent.windowIcon().pixmap(64))
+    box.setText(
         f"<h3>LLM Learning Lab {llmlab.__version__}</h3>"
         "<p>Understand language models by training them, looking inside them and testing claims about them.</p>"
         "<p>Training happens in processes of its own: it continues when this window closes.</p>"
-        "<p>MIT licence. Qt is used under the LGPL.</p>",
+        "<p>MIT licence. Qt is used under the LGPL.</p>"
     )
+    box.addButton("Close", QMessageBox.ButtonRole.RejectRole)
+    box.exec()
+    box.deleteLater()
 
 
 def debug_information(outputs: Path) -> str:
@@ -79,7 +83,8 @@ class ShortcutsDialog(QDialog):
             table.setItem(place, 0, QTableWidgetItem(text))
             table.setItem(place, 1, QTableWidgetItem(native))
         table.selectRow(0)
-        buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Close)
+        buttons = QDialogButtonBox()
+        buttons.addButton("Close", QDialogButtonBox.ButtonRole.RejectRole)
         buttons.rejected.connect(self.reject)
         column(table, buttons, into=self, margins=None)
         self.resize(480, 520)

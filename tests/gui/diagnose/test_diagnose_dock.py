@@ -78,11 +78,13 @@ def test_a_mystery_goes_from_its_start_to_its_reveal_by_keyboard(
     assert not dock.tabs.isTabEnabled(REVEAL)
 
     evidence = dock.evidence
+    assert not evidence.marks.isVisibleTo(evidence)  # an empty list would not say what to do
     evidence.at.setText("120")
     QTest.keyClicks(evidence.note, "stands still")
     QTest.keyClick(evidence.note, Qt.Key.Key_Return)
     qtbot.waitUntil(lambda: evidence.marks.count() == 1)
     assert evidence.marks.item(0).text() == "loss@120  stands still"
+    assert evidence.marks.isVisibleTo(evidence)
     with qtbot.waitSignal(lab.dock_requested) as asked:
         evidence.marks.setCurrentRow(0)
         evidence.marks.itemActivated.emit(evidence.marks.item(0))
