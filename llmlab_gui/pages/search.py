@@ -9,9 +9,13 @@ from functools import cache
 from llmlab_gui.pages.page import Page
 
 # Words that every page has, and that no question is about.
-_SMALL = re.compile(
-    "a|an|and|are|as|at|be|by|can|do|does|for|from|how|i|in|is|it|its|me|my|of|on|or|that|the|this|to|up|was|we|what|"
-    "when|where|which|why|will|with|you|your"
+SMALL = frozenset(
+    re.findall(
+        r"\S+",
+        "a an and are as at be by can cannot can't do does doesn't don't for from get gets go goes going how i if in "
+        "is isn't it its many me much my no not of on one or over so take that the this to too up was we what when "
+        "where which why will with won't you your",
+    )
 )
 BEGINNING = r"(?<![^\W_])"  # of a word; the parts of learning_rate are words
 _TARGET = re.compile(r"\]\([^)\s]*\)")  # where a link or a figure leads, which no reader sees
@@ -20,7 +24,7 @@ _TARGET = re.compile(r"\]\([^)\s]*\)")  # where a link or a figure leads, which 
 def words_of(typed: str) -> list[str]:
     """In lower case, each once, without the small ones."""
     words = dict.fromkeys(word.strip("?!.,;:") or word for word in typed.lower().split())
-    return [word for word in words if not _SMALL.fullmatch(word)]
+    return [word for word in words if word not in SMALL]
 
 
 def counts_of(pages: Sequence[Page], words: Sequence[str]) -> dict[str, int]:

@@ -256,7 +256,7 @@ def _settings(window: MainWindow) -> Iterator[Command]:
 def _runs(window: MainWindow) -> Iterator[Command]:
     rows = window.lab.runs()
     for row in rows:
-        yield Command(f"{row.name} ({row.status.words})", partial(window.lab.set_current, row.id), "Open run")
+        yield Command(row.name, partial(window.lab.set_current, row.id), "Open run", row.status.words)
     for row in rows:
         if row.status.live:
             opened = partial(window.look_inside, f"{row.run.path}@live")

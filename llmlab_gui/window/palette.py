@@ -15,6 +15,7 @@ from PySide6.QtCore import QAbstractListModel, QEvent, QModelIndex, QObject, QPe
 from PySide6.QtGui import QColor, QKeyEvent, QPainter
 from PySide6.QtWidgets import QDialog, QLineEdit, QListView, QStyle, QStyledItemDelegate, QStyleOptionViewItem, QWidget
 
+from llmlab_gui.pages.search import SMALL
 from llmlab_gui.widgets.labels import labelled
 from llmlab_gui.widgets.layouts import column
 from llmlab_gui.widgets.theme import current_theme, mix
@@ -27,7 +28,8 @@ _ROWS = 14  # in sight at once
 
 # Where fewer commands have the words, those with the letters follow, and pages with the words.
 _FEW = 6
-_WORD = re.compile(r"[^\W_]+")
+_WORD = re.compile(r"[^\W_]+(?:'t\b)?")
+_PLURAL = re.compile("..+[^s]s")
 _NUMBERS = r"(?P<layer>\d{1,4})\.(?P<head>\d{1,4})\b(?!\.\d)"
 # How people write a head: "head 1.2" and "remove 1.2" (not "remove 0.1 dropout"), "layer 1 head 2", "L1H2" and "L1.H2",
 # "head 2 of layer 1".
@@ -40,16 +42,11 @@ _HEADS = [
         r"\bhead (?P<head>\d{1,4}) (?:of|in) layer (?P<layer>\d{1,4})\b",
     )
 ]
-_LITTLE = frozenset(
-    _WORD.findall(
-        "a an the of to in on at for is are was and or my i it its this do does did how what which why when if much "
-        "many take over one"
-    )
-)
 # What a word is worth where it stands: the whole word, and its beginning.
 _IN_TEXT, _IN_ALSO, _IN_ABOUT = (12.0, 9.0), (8.0, 5.0), (3.0, 1.0)
-# Of equal matches, what is done or shown comes before what is read, and runs, of which there are many, last.
-_FIRST = {"Do": 3.0, "Show": 2.0, "Workspace": 1.5, "Theme": 1.5, "Term": 1.0, "Setting": 0.8, "Open run": -4.0}
+# Of equal matches, a workspace comes before its panel, what is done or shown before what is read, and runs, of which
+# there are many, last.
+_FIRST = {"Do": 3.0, "Show": 2.0, "Workspace": 2.5, "Theme": 1.5, "Term": 1.0, "Setting": 0.8, "Open run": -4.0}
 
 
 @dataclass(frozen=True)
@@ -186,7 +183,7 @@ class Finder:
 
 def meant(words: list[str]) -> list[str]:
     """These words without those that every sentence has."""
-    return [word for word in words if word not in _LITTLE] or words
+    return [word for word in words if word not in SMALL] or words
 
 
 def _plain(text: str) -> str:
@@ -197,7 +194,7 @@ def _plain(text: str) -> str:
 def _words(text: str) -> list[str]:
     """In small letters, without the s of a plural."""
     found = _WORD.findall(_plain(text))
-    return [word[:-1] if len(word) > 3 and word[-1] == "s" and word[-2] != "s" else word for word in found]
+    return [word[:-1] if _PLURAL.fullmatch(word) and word not in SMALL else word for word in found]
 
 
 def score(letters: str, text: str) -> float | None:

@@ -14,6 +14,7 @@ def test_a_word_that_every_page_has_ranks_none_before_another() -> None:
     pages = [Page(name, name, text) for name, text in texts.items()]
     for typed in ("stop a run", "How do I stop the run?", "run stop"):
         assert list(counts_of(pages, words_of(typed))) == ["answer", "often"]
+    assert words_of("Why is my loss not going down?") == ["loss", "down"]
 
 
 def test_words_are_counted_where_they_begin_as_a_reader_sees_them() -> None:

@@ -141,6 +141,8 @@ def test_the_palette_answers_what_people_type(same_window: MainWindow) -> None:
         assert expected <= set(first), (wanted, first)
     names = {wanted: finder.find(wanted)[0].text for wanted in ("kv cache", "bpe", "BOS", "low-rank adaptation")}
     assert list(names.values()) == ["key-value cache", "byte pair encoding", "beginning-of-sequence token", "LoRA"]
+    for name in ("diagnose", "walk"):  # the workspace brings the panel with all that belongs to it
+        assert [command.kind for command in finder.find(name)[:2]] == ["Workspace", "Show"], name
     for name in ("seed", "temperature"):  # the glossary comes after what can be set
         assert finder.find(name)[0].kind == "Setting", name
     for typed, name in (("n_layer", "n_layer"), ("n layer", "n_layer"), ("weight decay", "weight_decay")):
