@@ -1,10 +1,18 @@
-"""`python -m llmlab`: the same as `llmlab-run`."""
-
-from __future__ import annotations
+"""The entry of `llmlab-run` and `python -m llmlab`: the command line, whose imports Ctrl-C may interrupt as well."""
 
 import sys
 
-from llmlab.cli.main import main
+
+def main() -> int:
+    """`llmlab.cli.main.main`, with its exit codes."""
+    try:
+        from llmlab.cli.main import main as run
+
+        return run()
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return 130
+
 
 if __name__ == "__main__":
     sys.exit(main())

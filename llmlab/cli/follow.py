@@ -6,6 +6,7 @@ a second one kills it.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import time
@@ -74,13 +75,17 @@ class Interrupts:
             self._ask(number)
 
 
-def train(run: RunFolder, report: Report, times: StartTimes | None = None) -> int:
+def train(run: RunFolder, report: Report, times: StartTimes | None = None, listening: Interrupts | None = None) -> int:
     """Trains `run` from where it is, to its end; returns the exit code. Raises LabError when it fails.
 
-    times: makes a table of where the time goes until the first step; the report says it.
+    times: makes a table of where the time goes until the first step; the report says it. listening: entered before the
+    run was made; KeyboardInterrupt where one came by now.
     """
     follower = EventFollower(run, _size(run))
-    with Interrupts() as interrupts:
+    with contextlib.nullcontext(listening) if listening is not None else Interrupts() as interrupts:
+        if interrupts.count:
+            _settle(run)
+            raise KeyboardInterrupt
         worker = start_worker(run, follow_parent=True)
         interrupts.answer_first_with(lambda number: ask_to_stop(run, worker, number))
         try:

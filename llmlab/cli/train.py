@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from llmlab.cli import text
 from llmlab.cli import words as options
-from llmlab.cli.follow import train
+from llmlab.cli.follow import Interrupts, train
 from llmlab.cli.output import DONE, say, terminal_progress
 from llmlab.cli.progress import StartTimes, make_report
 from llmlab.core.config import parse_assignments, with_overrides, with_values
@@ -144,21 +144,21 @@ def _tell_unused(assignments: list[str], settings: RunSettings) -> None:
 def _make_and_train(
     args: argparse.Namespace, preset: str, settings: RunSettings, parent: tuple[RunFolder, Checkpoint] | None
 ) -> int:
-    run = create_run(
-        options.outputs_of(args), settings, name=args.name, preset=preset, parent=parent, predictions=args.predictions
-    )
-    if args.no_start:
-        say(f"Made {run.path}. Train it with: llmlab-run resume {options.spoken(run)}")
-        if settings.distributed.strategy != "none":
-            by = f"torchrun --standalone --nproc-per-node {settings.distributed.processes} -m llmlab.jobs.worker"
-            say(f"Or start its processes with torchrun: {by} {shlex.quote(str(run.path))}")
-        return DONE
-    return _train_and_tell(run, args)
+    outputs, name, predictions = options.outputs_of(args), args.name, args.predictions
+    with Interrupts() as interrupts:
+        run = create_run(outputs, settings, name=name, preset=preset, parent=parent, predictions=predictions)
+        if not args.no_start:
+            return _train_and_tell(run, args, interrupts)
+    say(f"Made {run.path}. Train it with: llmlab-run resume {options.spoken(run)}")
+    if settings.distributed.strategy != "none":
+        by = f"torchrun --standalone --nproc-per-node {settings.distributed.processes} -m llmlab.jobs.worker"
+        say(f"Or start its processes with torchrun: {by} {shlex.quote(str(run.path))}")
+    return DONE
 
 
-def _train_and_tell(run: RunFolder, args: argparse.Namespace) -> int:
+def _train_and_tell(run: RunFolder, args: argparse.Namespace, listening: Interrupts | None = None) -> int:
     """Trains a run to its end; then says what became of what was predicted of it. Returns the exit code."""
-    code = train(run, make_report(run, args.json), StartTimes() if args.debug else None)
+    code = train(run, make_report(run, args.json), StartTimes() if args.debug else None, listening)
     from llmlab.cli.notebook import tell_outcomes  # now that nobody waits for the first step
 
     tell_outcomes(run, run.info().created, as_json=args.json)

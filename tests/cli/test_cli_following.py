@@ -10,13 +10,16 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
 from unittest import mock
 
 import pytest
 from fakes import FakeRun
 
 import llmlab
-from llmlab.cli import follow
+from llmlab.__main__ import main as entry
+from llmlab.cli import follow, train
 from llmlab.cli.main import main
 from llmlab.cli.progress import JsonReport
 from llmlab.store import requests
@@ -212,6 +215,35 @@ def test_a_signal_before_there_is_a_worker_is_passed_on_as_soon_as_there_is_one(
         os.kill(os.getpid(), signal.SIGTERM)
         interrupts.answer_first_with(asked.append)
     assert asked == [signal.SIGTERM]
+
+
+def test_a_run_that_was_interrupted_before_it_had_a_worker_is_stopped(
+    outputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make = train.create_run
+
+    def interrupted(*arguments: Any, **named: Any) -> RunFolder:
+        run = make(*arguments, **named)
+        os.kill(os.getpid(), signal.SIGINT)
+        return run
+
+    monkeypatch.setattr(train, "create_run", interrupted)
+    assert main(PRETRAIN) == 130
+    assert capsys.readouterr().err == "Interrupted.\n"
+    (run,) = list_runs(outputs)
+    assert (run.recorded_status().state, run.log.exists()) == ("stopped", False)
+
+
+def test_control_c_is_heard_while_the_command_line_is_imported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Interrupted(ModuleType):
+        def __getattr__(self, name: str) -> NoReturn:
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "llmlab.cli.main", Interrupted("llmlab.cli.main"))
+    assert entry() == 130
+    assert capsys.readouterr().err == "Interrupted.\n"
 
 
 def test_json_has_the_events_exactly_as_the_file_has_them(
