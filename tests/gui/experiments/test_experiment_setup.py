@@ -294,7 +294,12 @@ def test_a_second_experiment_at_once_is_asked_about(
 
 
 def test_loss_curves_look_at_a_run_and_train_nothing(
-    dock: ExperimentDock, qtbot: QtBot, lab: WholeLab, outputs: Path
+    dock: ExperimentDock,
+    qtbot: QtBot,
+    lab: WholeLab,
+    outputs: Path,
+    started: list[ExperimentRecord],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     dock.form.set_kind("loss-curves")
     qtbot.waitUntil(lambda: "no run to analyse" in dock.setup.problem.text())
@@ -306,6 +311,10 @@ def test_loss_curves_look_at_a_run_and_train_nothing(
     assert record.trials == []
     assert not dock.plan_table.isVisible()
     assert "nothing is trained" in plan_text(record)
+    monkeypatch.setattr(training_now.TrainingNow, "ask", lambda *_: "cancel")  # whatever trains is not slowed
+    monkeypatch.setattr(setup, "ask", lambda *_, **__: [])
+    dock.setup.start()
+    assert len(started) == 1
 
 
 def test_the_varied_setting_is_not_asked_for_twice(dock: ExperimentDock) -> None:

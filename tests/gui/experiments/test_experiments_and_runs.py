@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -90,11 +91,14 @@ def test_closing_asks_about_a_plan_of_which_no_run_trains(
     assert bool(list(fake.folder.requests.glob("*.json"))) is (answer == "stop")
 
 
-def test_closing_asks_nothing_about_a_plan_of_another_machine(
+def test_closing_asks_nothing_about_a_plan_of_another_machine_or_of_a_terminal(
     make_main_window: MakeWindow, qtbot: QtBot, outputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    FakeExperiment(outputs).status(state="running", host="another-machine")
+    FakeExperiment(outputs, "there").status(state="running", host="another-machine")
+    typed = FakeExperiment(outputs, "typed")
+    typed.folder.write_record(replace(typed.record, watched=False))
+    typed.status(state="running")
     window = make_main_window(docks=False)
-    qtbot.waitUntil(lambda: bool(window.experiments.rows()))
+    qtbot.waitUntil(lambda: len(window.experiments.rows()) == 2)
     monkeypatch.setattr(closing, "ask", lambda *_: CloseChoice.CANCEL)
     assert window.close()

@@ -132,6 +132,7 @@ def test_points_lines_and_predictions_are_the_archives(lab: InspectionLab, qtbot
     assert np.array_equal(compared.map.heat.values, archive["difference/residual/post_ffn"][1])  # type: ignore[union-attr]
     compared.view.setCurrentIndex(views.LAYERS)
     assert line_of(compared.chart, "CKA, stream after the layer").y == pytest.approx(archive["cka/post_ffn"])
+    assert compared.table()[0] == ("line", "layer", "similarity")  # type: ignore[index]
     compared.view.setCurrentIndex(views.PREDICTIONS)
     assert line_of(compared.chart, "KL(A ‖ B)").y == pytest.approx(archive["kl"])
     first = compared.tokens.columns[0]
@@ -140,6 +141,8 @@ def test_points_lines_and_predictions_are_the_archives(lab: InspectionLab, qtbot
     assert [chance for _, chance in first.pairs] == archive["a/probability"][3].tolist()
     table = compared.table()
     assert table is not None
+    assert table[0] == ("line", "token", "KL(A ‖ B)")
+    assert compared.chart.y_unit == "nats"
     assert [row[2] for row in table[1]] == pytest.approx(archive["kl"].tolist())
 
 

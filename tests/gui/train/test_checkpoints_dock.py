@@ -280,12 +280,17 @@ def test_a_branch_asks_for_what_differs(
     lab.set_shown_runs = shown.append
     lab.notebook.set_asks(True)
     asked: list[str] = []
-    monkeypatch.setattr(asking, "ask", lambda _parent, _book, about, *_, **__: asked.append(about) or [])
+    predicted: list[object] = [None, [], [], []]  # first no answer: it is not to start
+    monkeypatch.setattr(
+        asking, "ask", lambda _parent, _book, about, *_, **__: (asked.append(about), predicted.pop(0))[1]
+    )
     said = answer_box(monkeypatch, "Cancel")
     dock.actions_by_name["branch"].trigger()
     assert said == ["fake is training now. Two runs on one processor slow each other down several times over."]
     assert lab.controller.branched == asked == []
     answer_box(monkeypatch, "Pause it and start")
+    dock.actions_by_name["branch"].trigger()
+    assert lab.controller.branched == lab.controller.paused == []
     dock.actions_by_name["branch"].trigger()
     assert lab.controller.paused == ["fake"]
     changed = "batch size 24 instead of 12, learning rate 0.0005 instead of 0.001"

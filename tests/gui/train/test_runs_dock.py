@@ -25,6 +25,7 @@ from llmlab.core.errors import LabError
 from llmlab.core.records import from_plain
 from llmlab.jobs import launcher
 from llmlab.notebook.predictions import parse_prediction
+from llmlab.store import requests
 from llmlab.store.registry import list_runs
 from llmlab.store.run_folder import RunFolder
 from llmlab.studies import upkeep
@@ -32,6 +33,7 @@ from llmlab_gui.forms.reference_box import offers
 from llmlab_gui.host.messages import ModelAbout
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.run_rows import RunRow
+from llmlab_gui.lab.training_now import TrainingNow
 from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.train import run_deletions
 from llmlab_gui.train import runs as runs_dock
@@ -148,7 +150,7 @@ def test_a_run_of_another_machine_is_resumed_here_when_somebody_says_that_it_is_
     """Or of this one under an earlier name: nothing else tells that from here."""
     window, run, asked, started = QWidget(), runs["third"].run, list[str](), list[str]()
     qtbot.addWidget(window)
-    answers = iter(["", "here"])
+    answers = iter(["ask", "", "here"])
 
     def ask(parent: QWidget, title: str, text: str, more: str, buttons: dict[str, str], **_: object) -> str:
         asked.append(text)
@@ -163,8 +165,15 @@ def test_a_run_of_another_machine_is_resumed_here_when_somebody_says_that_it_is_
     lab.set_current("pretraining/third")
     actions = RunActions(lab, lambda: None, window)
     assert not actions.resume.isEnabled()
-    run.write_status(replace(run.recorded_status(), host="dhcp-17", pid=None))
+    elsewhere = replace(run.recorded_status(), host="dhcp-17", pid=None)
+    run.write_status(replace(elsewhere, state="paused"))
     qtbot.waitUntil(actions.resume.isEnabled)
+    with monkeypatch.context() as held:
+        held.setattr(TrainingNow, "ask", lambda *_: "cancel")  # of what trains here, which that machine does not slow
+        actions.resume.trigger()
+    assert [request.name for request in requests.take(run.requests)] == ["resume"]
+    run.write_status(elsewhere)
+    qtbot.waitUntil(lambda: lab.row("pretraining/third").status.state == "running")  # type: ignore[union-attr]
     row = lab.row("pretraining/third")
     assert row is not None
     assert not row.trains_here
@@ -172,7 +181,7 @@ def test_a_run_of_another_machine_is_resumed_here_when_somebody_says_that_it_is_
     assert run.status().elsewhere
     with qtbot.waitSignal(lab.controller.failed):
         actions.resume.trigger()
-    assert asked == ["third was last seen on dhcp-17."] * 2
+    assert asked == ["third was last seen on dhcp-17."] * 3
     assert started == ["interrupted"]
 
 
