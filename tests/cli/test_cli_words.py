@@ -31,7 +31,7 @@ def untrained(monkeypatch: pytest.MonkeyPatch, outputs: Path) -> list[RunFolder]
     """Commands make their run and train nothing; the list holds the runs that they would have trained."""
     runs: list[RunFolder] = []
 
-    def only_make(run: RunFolder, report: object, times: object) -> int:
+    def only_make(run: RunFolder, *_: object) -> int:
         runs.append(run)
         return 0
 
