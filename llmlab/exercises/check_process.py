@@ -75,6 +75,7 @@ def _limit(memory: int) -> None:
     except ImportError:  # Windows
         return
     resource.setrlimit(resource.RLIMIT_FSIZE, (WRITTEN_BYTES, WRITTEN_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # os.abort() would leave its memory in a file
     if sys.platform == "linux":  # elsewhere address space is not limited, or counts what is shared
         most = psutil.Process().memory_info().vms + memory
         resource.setrlimit(resource.RLIMIT_AS, (most, most))

@@ -64,7 +64,10 @@ class Recent:
         left = [model for model in self.models if model.reference == self.open]
         if self.open.endswith("@live"):
             run = self.open.removesuffix("@live")
-            saved = any(any(found.checkpoints.glob("step-*")) for found in _runs_called(run, outputs))
+            try:
+                saved = any(any(found.checkpoints.glob("step-*")) for found in _runs_called(run, outputs))
+            except OSError:
+                saved = False
             left = [replace(model, reference=f"{run}@latest") for model in left if saved]
         return next(iter(Recent(left).there(outputs)), None)
 

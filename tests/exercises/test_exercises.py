@@ -339,6 +339,7 @@ def test_what_a_file_does_stays_in_its_process(tmp_path: Path) -> None:
     assert from_plain(Answer, json.loads(json.dumps(answer.as_json()))) == answer
     for code, fact in (
         ("import os\nos.abort()", "It ended the process that checks it (signal 6)."),
+        ("import resource\nraise OSError(resource.getrlimit(resource.RLIMIT_CORE))", "(0, 0)"),
         ("import sys\nsys.exit(3)", "It ends the process that checks it (sys.exit). Line 2: sys.exit(3)"),
         ("x = bytearray(10**10)", "It needs more memory than it is given. Line 1: x = bytearray(10**10)"),
         ("print('x' * 100_000_000)", "It prints or writes more than a check takes. Line 1: print('x' * 100_000_000)"),

@@ -7,6 +7,7 @@ import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
+from unittest import mock
 
 import pytest
 from fake_lab import FakeLab
@@ -100,7 +101,7 @@ def test_a_dropped_folder_is_searched_in_a_thread_and_the_search_cancelled(
     qtbot.waitUntil(lambda: len(threads) == 2)  # and closing ends this one
 
 
-def test_recent_models_come_first_once_and_survive_a_restart(tmp_path: Path) -> None:
+def test_recent_models_come_first_once_and_survive_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recent = Recent()
     for number in range(30):
         recent.add_model(RecentModel(f"m{number}", f"Model {number}", "small"))
@@ -119,6 +120,9 @@ def test_recent_models_come_first_once_and_survive_a_restart(tmp_path: Path) -> 
     assert both.left_open(tmp_path) == RecentModel(f"{run.path}@latest", "bar (live)")  # the window was killed
     both.add_model(RecentModel(f"{FakeRun(tmp_path, 'unsaved').start().run.path}@live", "unsaved (live)"))
     assert both.left_open(tmp_path) is None
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "iterdir", mock.Mock(side_effect=PermissionError))
+        assert both.left_open(tmp_path) is None
     settings = WindowSettings(tmp_path / "window.ini")
     settings.recent = recent
     assert WindowSettings(tmp_path / "window.ini").recent == recent
