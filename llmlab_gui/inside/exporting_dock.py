@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -51,7 +52,7 @@ class ExportingDock(LabDock):
     def export_name(self) -> str:
         """What a file is called at first: the model and the panel."""
         name = self.session.about.name if self.session.about is not None else "model"
-        safe = "".join(sign if sign.isalnum() or sign in "-_." else "-" for sign in name)
+        safe = re.sub(r"[^\w.]+", "-", name.replace(",", ""))  # first-gpt, step 1,000
         return f"{safe}-{self.objectName().removeprefix('dock.')}"
 
     @property
