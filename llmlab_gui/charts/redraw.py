@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
+import shiboken6
 from PySide6.QtCore import QObject, QTimer
 
 _INTERVAL_MS = 33
@@ -39,7 +40,7 @@ class RedrawTimer(QObject):
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._charts: list[weakref.ref[Redrawable]] = []  # the one redrawn longest ago first
-        self._others: deque[Callable[[], object]] = deque()
+        self._others: deque[tuple[QObject, Callable[[], object]]] = deque()
         self._timer = QTimer(self, interval=_INTERVAL_MS)
         self._timer.timeout.connect(self._tick)
 
@@ -51,9 +52,10 @@ class RedrawTimer(QObject):
         """Lets a chart go before it is deleted."""
         self._charts = [other for other in self._charts if other() not in (chart, None)]
 
-    def once(self, draw: Callable[[], object]) -> None:
-        """Has something else drawn at a tick of its own, before the charts that wait for theirs."""
-        self._others.append(draw)
+    def once(self, owner: QObject, draw: Callable[[], object]) -> None:
+        """Has something else drawn at a tick of its own, before the charts that wait for theirs; unless its owner was
+        deleted by then."""
+        self._others.append((owner, draw))
         self.wake()
 
     def wake(self) -> None:
@@ -74,7 +76,9 @@ class RedrawTimer(QObject):
     def _tick(self) -> None:
         if self._others:
             begin = time.perf_counter()
-            self._others.popleft()()
+            owner, draw = self._others.popleft()
+            if shiboken6.isValid(owner):
+                draw()
             QTimer.singleShot(0, self, partial(self._rest, begin))
             return
         for reference in list(self._charts):

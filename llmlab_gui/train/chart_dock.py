@@ -181,9 +181,9 @@ class ChartDock(PanelDock):
         elif run_id in self.lab.shown_runs():
             self.panel.mark_dirty()
             if is_seen(self):
-                self.lab.redraw.once(self._fill)  # which makes the curves, and is done in no time when it comes again
-                self.lab.redraw.once(self.panel.redraw_if_dirty)
-            self.lab.redraw.once(self._update_empty)
+                self.lab.redraw.once(self, self._fill)  # makes the curves, and is done in no time when it comes again
+                self.lab.redraw.once(self, self.panel.redraw_if_dirty)
+            self.lab.redraw.once(self, self._update_empty)
 
     def _status_changed(self) -> None:
         if not self.panel.isVisibleTo(self):

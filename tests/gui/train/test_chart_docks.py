@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import shiboken6
 from fake_lab import FakeLab
 from fakes import FakeRun
 from PySide6.QtCore import QPointF, QSettings, Qt, Signal
@@ -551,6 +552,10 @@ def test_docks_that_hear_of_a_long_run_at_once_are_drawn_one_a_tick_and_none_beh
         lab.redraw._tick()
         assert drawn == so_far
     assert docks[0].panel.isVisible()
+    docks[2].shutdown()
+    shiboken6.delete(docks[2])
+    lab.redraw._tick()  # what it waited for is over
+    assert not lab.redraw._others
 
 
 def test_a_batch_is_beside_a_wide_chart_and_under_a_narrow_one(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path) -> None:
