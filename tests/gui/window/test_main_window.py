@@ -457,7 +457,8 @@ def test_tab_goes_through_what_is_in_sight_from_the_top_down_with_its_ring_whole
         QApplication.processEvents()
         qtbot.waitUntil(lambda: only_bars_of_docks(window))  # those of before go a little later
         make_active(window, qtbot)  # a window of an earlier test may have taken the keyboard as it went
-        window.keyboard.go(1)
+        # By a key, or there is no ring yet: where an earlier test left the panel at a link, Tab only goes to its next.
+        QTest.keyClick(window.windowHandle(), Qt.Key.Key_F6)
         qtbot.waitUntil(lambda: QApplication.focusWidget() is window.focusWidget())
         found = [window.focusWidget()]
         while len(found) == 1 or found[-1] not in found[:-1]:
