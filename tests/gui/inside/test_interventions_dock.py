@@ -318,6 +318,7 @@ def test_prompt_and_interventions_are_as_they_were_left_where_a_killed_window_st
     qtbot.waitUntil(lambda: not (dock._keeping.isActive() or prompt._keeping.isActive()))
     for model, edits in (("bar@150", left), ("bar@200", left), ("foo@150", [])):
         again = InspectionLab(tmp_path)
+        again.host.answers |= lab.host.answers
         docks = InterventionsDock(again), PromptDock(again)  # type: ignore[arg-type]
         for other in docks:
             qtbot.addWidget(other)
