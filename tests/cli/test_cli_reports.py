@@ -9,6 +9,7 @@ import re
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from llmlab.cli import self_test, text
 from llmlab.cli.doctor import Finding
 from llmlab.cli.main import main
 from llmlab.cli.progress import JsonReport, LiveReport, PlainReport
+from llmlab.core import progress
 from llmlab.core.device import Device
 from llmlab.core.errors import LabError
 from llmlab.store.events import Resumed, Sampled, Started, StepEvent, Stopped
@@ -64,12 +66,17 @@ def test_what_matters_of_a_run_is_printed(
     assert "Finished at step 500" in printed
 
 
-def test_without_a_terminal_steps_are_few_lines(fake: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_terminal_steps_are_few_lines(
+    fake: FakeRun, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now[0]))
     report = PlainReport(fake.run)
     for event in fake.written:
         if isinstance(event, StepEvent):
             report.event(event)
-    assert len(capsys.readouterr().out.splitlines()) == 1
+            now[0] += 1 / 16
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == ["1/0", "161/0", "321/0", "481/0"]
 
 
 def test_a_worker_that_ends_before_it_trains_is_no_line_of_numbers(
