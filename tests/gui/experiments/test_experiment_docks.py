@@ -38,7 +38,8 @@ from llmlab_gui.experiments.tables import trial_colors
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.lab.training_now import TrainingNow
 from llmlab_gui.widgets import question
-from llmlab_gui.widgets.theme import theme_notifier
+from llmlab_gui.widgets.icons import state_color
+from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
 
 @pytest.fixture
@@ -147,6 +148,8 @@ def test_the_list_says_where_every_run_stands(lab: WholeLab, qtbot: QtBot, fake:
     assert row is not None
     states = [dock.study.trials.index(i, 1).data() for i in range(6)]
     assert states == ["finished", "planned", "diverged", "running", "planned", "planned"]
+    ink = dock.study.trials.index(2, 1).data(Qt.ItemDataRole.ForegroundRole)
+    assert ink.name() == state_color("failed", current_theme())
     assert dock.study.trials.index(3, 2).data() == f"50 / {STEPS}"
     assert "Cut at step 20." in dock.study.trials.tip(dock.study.trials.rows[2])
     assert dock.model.index(0, 2).data() == "2 / 6"

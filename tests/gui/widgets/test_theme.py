@@ -136,6 +136,7 @@ def test_a_bar_of_work_whose_share_is_unknown_is_never_full_and_its_block_moves(
         apply_theme(qapp, "light")
     assert 50 < len(early) < 80
     assert np.median(late) - np.median(early) > 50
+    assert bar._frame.isActive()  # for the next picture
 
 
 def test_a_primary_button_keeps_its_size_under_the_mouse_and_with_the_keyboard(qtbot: QtBot) -> None:

@@ -191,6 +191,7 @@ def test_the_model_that_was_chosen_is_there_after_a_restart(
     dock.remember(settings)
     trained(qtbot, lab, dock, "third")
     chosen = ("pretraining/first", "step-00000100")
+    dock._keeping.stop()
     dock.show_model(*chosen)
     qtbot.waitUntil(lambda: dock.picker.checkpoint is not None and dock._keeping.isActive())
     dock._keeping.timeout.emit()  # the window was killed some time after
