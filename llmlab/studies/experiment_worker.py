@@ -1,9 +1,9 @@
 """Running the plan of an experiment, from wherever it stands.
 
-It takes the folder's lock and runs the trials, each in a worker of its own like any run: one after the other, or as
-many at once as status.json says (`jobs`). What has ended is never touched again; a run that was interrupted goes on
-from its checkpoint. Everything that decides where the experiment stands is in the runs' own folders, so this process
-can be killed at any moment.
+`ExperimentWorker` takes the folder's lock and runs the trials, each in a worker of its own like any run: one after the
+other, or as many at once as status.json says (`jobs`). What has ended is never touched again; a run that was
+interrupted goes on from its checkpoint. Everything that decides where the experiment stands is in the runs' own
+folders, so this process can be killed at any moment.
 """
 
 from __future__ import annotations

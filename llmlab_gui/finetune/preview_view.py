@@ -212,5 +212,4 @@ def _sizes(preview: Preview) -> str:
 
 
 def _arrow(kind: Qt.ArrowType, tip: str) -> QToolButton:
-    button = labelled(QToolButton(arrowType=kind), tip, tip)
-    return button
+    return labelled(QToolButton(arrowType=kind), tip, tip)
