@@ -17,7 +17,7 @@ from PySide6.QtCore import (
     QSortFilterProxyModel,
     Qt,
 )
-from PySide6.QtGui import QAction, QColor, QGuiApplication, QIcon, QKeyEvent, QKeySequence
+from PySide6.QtGui import QAction, QColor, QGuiApplication, QKeyEvent, QKeySequence
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QHeaderView,
@@ -288,10 +288,6 @@ def tool_bar(actions: Mapping[str, QAction]) -> QToolBar:
     tools.addActions(list(actions.values()))
     for button in tools.findChildren(QToolButton):
         button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
-        if not button.text():  # the » button: Qt's own picture is as dark in a dark theme
-            button.setIcon(QIcon())
-            button.setText("»")
-            button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextOnly)
     return tools
 
 

@@ -200,6 +200,7 @@ def style_sheet(theme: Theme) -> str:
     QHeaderView::up-arrow, QHeaderView::down-arrow {{
         subcontrol-origin: border; subcontrol-position: top center; width: 7px; height: 7px; }}
     QFrame#tour {{ background: {theme.surface}; border: 1px solid {theme.edge}; border-radius: 4px; }}
+    #qt_menubar_ext_button, #qt_toolbar_ext_button {{ qproperty-icon: url(""); qproperty-text: "»"; }}
     QToolBar QToolButton::menu-indicator {{
         subcontrol-origin: border; subcontrol-position: right center; left: -2px; width: 7px; height: 7px; }}
     QToolButton:checked {{

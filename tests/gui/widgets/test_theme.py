@@ -15,6 +15,7 @@ from PySide6.QtWidgets import (
     QComboBox,
     QDoubleSpinBox,
     QLineEdit,
+    QMainWindow,
     QMenu,
     QPlainTextEdit,
     QProgressBar,
@@ -32,7 +33,6 @@ from llmlab_gui.charts.color_scale import sequence_colors
 from llmlab_gui.widgets import progress_bar
 from llmlab_gui.widgets.icons import icon, state_color, state_icon
 from llmlab_gui.widgets.labels import PrimaryButton
-from llmlab_gui.widgets.layouts import beside
 from llmlab_gui.widgets.progress_bar import ProgressBar
 from llmlab_gui.widgets.row_tables import tool_bar
 from llmlab_gui.widgets.theme import DARK, LIGHT, Theme, apply_theme, current_theme, mix, style_sheet, theme_notifier
@@ -260,18 +260,21 @@ def test_every_state_has_a_sign_of_its_own_shape(qapp: QApplication) -> None:
 @BOTH
 def test_the_button_of_what_has_no_room_in_a_bar_is_seen(qapp: QApplication, theme: Theme) -> None:
     apply_theme(qapp, theme.name)
-    window = QWidget()
+    window = QMainWindow()
     try:
-        beside((tool_bar({name: QAction(name * 9, window) for name in "abcdef"}), 1), into=window)
-        window.resize(200, 60)
+        for name in "abcdef":
+            window.menuBar().addMenu(name * 9)
+        window.setCentralWidget(tool_bar({name: QAction(name * 9, window) for name in "abcdef"}))
+        window.resize(200, 100)
         window.setStyleSheet(style_sheet(theme))
         window.show()
-        more = window.findChild(QToolButton, "qt_toolbar_ext_button")
-        assert isinstance(more, QToolButton)
-        assert more.isVisible()
-        seen = window.grab(QRect(more.mapTo(window, more.rect().topLeft()), more.size())).toImage()
-        drawn = {seen.pixelColor(x, y).name() for x in range(seen.width()) for y in range(seen.height() - 8)}
-        assert max(contrast(color, theme.background) for color in drawn) >= 4.5
+        for name in ("qt_toolbar_ext_button", "qt_menubar_ext_button"):
+            more = window.findChild(QToolButton, name)
+            assert isinstance(more, QToolButton)
+            assert more.isVisible()
+            seen = window.grab(QRect(more.mapTo(window, more.rect().topLeft()), more.size())).toImage()
+            drawn = {seen.pixelColor(x, y).name() for x in range(seen.width()) for y in range(seen.height() - 8)}
+            assert max(contrast(color, theme.background) for color in drawn) >= 4.5
     finally:
         window.close()
         apply_theme(qapp, LIGHT.name)
