@@ -135,7 +135,7 @@ def _python_of_adapter(out: Path, outputs: Path) -> list[str]:
     ]
     if isinstance(base, Files):
         return [f"base = transformers.AutoModelForCausalLM.from_pretrained({_place(Path(str(base)))})", *lines]
-    from llmlab.gpt.hf import refusal
+    from llmlab.gpt.gpt2_settings import refusal
 
     own = base.own_settings()
     if own is not None and (why := refusal(own)):

@@ -27,7 +27,7 @@ from llmlab_gui.train.checkpoint_rows import (
     verify_row,
 )
 from llmlab_gui.train.checkpoints_table import COLUMNS, STEP, CheckpointDetails, CheckpointsModel
-from llmlab_gui.train.exporter import Exporter
+from llmlab_gui.train.exporter import Exporter, export_refusal
 from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.layouts import column, split, turn
 from llmlab_gui.widgets.question import ask
@@ -36,6 +36,7 @@ from llmlab_gui.widgets.saving import open_outside
 
 # A look at the folder's time stamp costs microseconds; checkpoints may also come and go without an event.
 _LOOK_MS = 1500
+_EXPORT_TIP = "As a Hugging Face folder"
 _LENT = "checkpoints/lent"  # its name in the settings
 _SIZES = [300, 150]  # pixels: the table, and the facts under it
 _SHARES = (62, 38)  # per cent of the width: the table, and the facts beside it
@@ -351,7 +352,7 @@ class CheckpointsDock(LabDock):
             ("pin", "Pin", "A pinned checkpoint is kept until you unpin it", self.pin, "P"),
             ("branch", "Branch…", "A new run that starts here", self.branch, ""),
             ("fine_tune", "Fine-tune…", "Fine-tune the model of this step", self.fine_tune, ""),
-            ("export", "Export…", "As a Hugging Face folder", self.export, ""),
+            ("export", "Export…", _EXPORT_TIP, self.export, ""),
             ("verify", "Verify", "Compare every byte with the hashes of its manifest", self.verify, ""),
             ("folder", "Open folder", "In the file manager", self.open_folder, ""),
             ("delete", "Delete…", "Remove it from the disk", self.delete, "Del"),
@@ -369,7 +370,9 @@ class CheckpointsDock(LabDock):
         actions = self.actions_by_name
         for name in ("write", "branch", "fine_tune"):
             actions[name].setEnabled(one_sound)
-        actions["export"].setEnabled(one_sound and not self.exporter.busy)
+        why = export_refusal(self.row.info.settings) if self.row is not None else ""
+        actions["export"].setEnabled(one_sound and not self.exporter.busy and not why)
+        actions["export"].setToolTip(f"Only the lab opens it. {why}" if why else _EXPORT_TIP)
         actions["pin"].setEnabled(bool(readable))
         pin = "Unpin" if readable and all(row.pinned for row in readable) else "Pin"
         actions["pin"].setText(pin)

@@ -8,7 +8,15 @@ from pathlib import Path
 from PySide6.QtCore import QObject, Signal
 
 from llmlab.core.errors import LabError
+from llmlab.core.run_settings import RunSettings
+from llmlab.core.settings import PretrainSettings
+from llmlab.gpt.gpt2_settings import refusal
 from llmlab_gui.host.command import LLMLAB, Command, Ended
+
+
+def export_refusal(settings: RunSettings) -> str:
+    """Why no checkpoint of a run can be exported, where its settings tell, as a sentence; "" otherwise."""
+    return (refusal(settings.model) if type(settings) is PretrainSettings else None) or ""
 
 
 class Exporter(QObject):

@@ -12,7 +12,7 @@ from small_runs import new_run, train_here
 
 from llmlab.cli.main import main
 from llmlab.core.settings import ModelSettings, Sampling
-from llmlab.gpt import hf
+from llmlab.gpt import gpt2_settings
 from llmlab.gpt.model import GPT
 from llmlab.models.generation import write
 from llmlab.models.model import OpenModel
@@ -81,8 +81,10 @@ def test_an_export_never_overwrites(trained: RunFolder, tmp_path: Path) -> None:
 
 def test_a_setting_that_the_export_does_not_know_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """As a new one is, until it is written or checked."""
-    known, others = hf._WRITTEN, {"dropout": 0.1, "bias": True, "untied_head": True, "zero_init": True}
+    known, others = gpt2_settings._WRITTEN, {"dropout": 0.1, "bias": True, "untied_head": True, "zero_init": True}
     for name, changed in others.items():
-        monkeypatch.setattr(hf, "_WRITTEN", known - {name})
-        assert f"this model has {name}={changed}" in str(hf.refusal(replace(ModelSettings(), **{name: changed})))
-        assert hf.refusal(ModelSettings()) is None
+        monkeypatch.setattr(gpt2_settings, "_WRITTEN", known - {name})
+        assert f"this model has {name}={changed}" in str(
+            gpt2_settings.refusal(replace(ModelSettings(), **{name: changed}))
+        )
+        assert gpt2_settings.refusal(ModelSettings()) is None

@@ -11,7 +11,8 @@ from small_models import VOCAB, lively, shape, some_ids
 from llmlab.core.errors import LabError
 from llmlab.core.settings import ModelSettings
 from llmlab.gpt.gpt2_names import block_modules
-from llmlab.gpt.hf import refusal, to_hf
+from llmlab.gpt.gpt2_settings import refusal
+from llmlab.gpt.hf import to_hf
 from llmlab.gpt.model import GPT
 
 transformers = pytest.importorskip("transformers")

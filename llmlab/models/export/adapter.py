@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 
 from llmlab.core.errors import LabError
 from llmlab.core.files import write_json
-from llmlab.gpt.hf import refusal
+from llmlab.gpt.gpt2_settings import refusal
 from llmlab.models.adapter_file import (
     ADAPTER_WEIGHTS_FILE,
     PEFT_PREFIX,

@@ -22,7 +22,8 @@ from llmlab.core.errors import LabError, UsageError, explained
 from llmlab.core.files import write_json
 from llmlab.core.finetuning_settings import FULL
 from llmlab.core.progress import Progress, quiet
-from llmlab.gpt.hf import refusal, refusal_of, to_hf
+from llmlab.gpt.gpt2_settings import refusal
+from llmlab.gpt.hf import refusal_of, to_hf
 from llmlab.gpt.model import GPT
 from llmlab.models.available import GENERATION_FILE
 from llmlab.models.export.adapter import write_adapter

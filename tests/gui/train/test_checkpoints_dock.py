@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from fake_lab import FakeLab
 from fakes import FakeRun
+from preset_settings import resolve_settings
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QApplication, QMessageBox, QToolButton
 from pytestqt.qtbot import QtBot
+from waits import WAIT
 from windows import dock_in_sight
 
 from llmlab.core.config import with_values
@@ -379,6 +381,20 @@ def test_an_export_runs_beside_the_window_and_says_where(qtbot: QtBot, tmp_path:
     assert said == [f"writing export {tmp_path / 'run'}@100 --to hf --out {tmp_path / 'out'}"]
     assert done.args == [str(tmp_path / "out")]
     assert not exporter.busy
+
+
+def test_what_transformers_cannot_open_is_not_offered_for_export(
+    qtbot: QtBot, lab: FakeLab, dock: CheckpointsDock
+) -> None:
+    export = dock.actions_by_name["export"]
+    for name, position, why in (("plain", "learned", ""), ("turned", "rotary", "this model has position=rotary.")):
+        settings = resolve_settings("baby", None, [f"model.position={position}"])
+        lab.add(FakeRun(lab.outputs, name, settings=settings).start().advance(10).save_checkpoint())
+        lab.set_current(f"pretraining/{name}")
+        qtbot.waitUntil(lambda name=name: bool(dock.model.rows) and name in dock.row.id, timeout=WAIT)  # type: ignore[union-attr]
+        choose(dock, 10)
+        assert export.isEnabled() == (not why)
+        assert export.toolTip().endswith(why or "As a Hugging Face folder")
 
 
 def test_a_failed_export_is_one_sentence(qtbot: QtBot, tmp_path: Path) -> None:
