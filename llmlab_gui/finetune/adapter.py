@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from PySide6.QtWidgets import QWidget
 
 from llmlab.core.errors import LabError
@@ -42,7 +44,6 @@ class AdapterDock(AnswerDock):
         self.view.currentIndexChanged.connect(self._redraw)
         self.map.clicked.connect(self._choose)
         self.session.about_changed.connect(self._forget)
-        self.lab.current_changed.connect(self.update_state)
         self._redraw()
 
     def stale(self) -> str:
@@ -69,20 +70,27 @@ class AdapterDock(AnswerDock):
         if about is not None and about.fine_tuned:
             return
         row = self.lab.current()
-        fine_tuned = row is not None and fine_tunes(row.info.track)
-        if about is not None and about.live and fine_tuned:
-            hint = "Only checkpoints are measured."
-            self.show_empty("This run has not ended", hint, "Open its newest checkpoint", self._open_current)
-        elif fine_tuned and row is not None:
-            self.show_empty(
-                "What did fine-tuning change?", f"Open {row.name} to see it.", "Open it", self._open_current
-            )
+        if row is not None and fine_tunes(row.info.track):
+            saved = row.model(live=False)
+            open_it = partial(self.session.open, saved)
+            if not saved:
+                self.show_empty("What did fine-tuning change?", f"{row.name} has saved no checkpoint yet.")
+            elif about is not None and about.live:
+                hint = "Only checkpoints are measured."
+                self.show_empty("This run has not ended", hint, "Open its newest checkpoint", open_it)
+            else:
+                self.show_empty("What did fine-tuning change?", f"Open {row.name} to see it.", "Open it", open_it)
         elif about is None and not self.session.opening:
             choose = self.session.choose_requested.emit
             self.show_empty("No fine-tuned model is open", _OPEN, "Choose a model", choose)
         elif about is not None:
             choose = self.session.choose_requested.emit
             self.show_empty(f"{about.name} was not fine-tuned", _OPEN, "Choose a model", choose)
+
+    def _offer_model(self) -> None:
+        """Also where the model that is open was not fine-tuned: the current run may be, and may have saved by now."""
+        if self.session.about is None or not self.session.about.fine_tuned:
+            self.update_state()
 
     # Asking ------------------------------------------------------------------------------------------------------
 
@@ -121,11 +129,6 @@ class AdapterDock(AnswerDock):
         self._redraw()
         self.update_state()
         self._ask()
-
-    def _open_current(self) -> None:
-        row = self.lab.current()
-        if row is not None:
-            self.session.open(f"{row.run.path}@latest")
 
     def _compare(self) -> None:
         about = self.session.about

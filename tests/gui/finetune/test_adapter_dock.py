@@ -90,11 +90,19 @@ def test_a_model_that_was_not_fine_tuned_is_not_asked_about(lab: InspectionLab, 
     dock.shutdown()
 
 
-def test_a_current_fine_tuning_run_is_one_click_away(lab: InspectionLab, qtbot: QtBot, tmp_path: Path) -> None:
+def test_a_current_fine_tuning_run_is_one_click_away_once_it_has_saved_one(
+    lab: InspectionLab, qtbot: QtBot, tmp_path: Path
+) -> None:
     lab.host.kind = "scratch"
     dock = AdapterDock(lab)  # type: ignore[arg-type]
     lab.open(qtbot, dock)
-    lab.add(tuned_run(tmp_path))
+    mine = tuned_run(tmp_path)
+    saved = mine.run.checkpoints.rename(tmp_path / "later")
+    lab.add(mine)
+    assert "mine has saved no checkpoint yet" in dock._empty.text
+    assert dock._empty._button.isHidden()
+    saved.rename(mine.run.checkpoints)
+    lab.runs_changed.emit()
     assert "Open mine to see it" in dock._empty.text
     lab.host.kind = "finetuned"
     qtbot.mouseClick(dock._empty._button, Qt.MouseButton.LeftButton)
