@@ -355,7 +355,7 @@ class EvolutionDock(InspectionDock):
 
     def _hint(self) -> None:
         """What an evolution is; of a run that keeps only a few checkpoints, that another one could keep more."""
-        hint = "Runs the prompt through every checkpoint of a run, or follows a run while it trains."
+        hint = "Read checkpoints runs the prompt through each of them; follow live does so while a run trains."
         row = self.lab.row(self.run_id)
         kept = len(list(row.run.checkpoints.glob("step-*"))) if row is not None else 0
         if kept >= _FILM:

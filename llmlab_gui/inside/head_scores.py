@@ -27,7 +27,11 @@ class Score:
 
 # Defined in llmlab.inspection.heads.
 SCORES = (
-    Score("induction", "Induction", "Weight on what followed the same token the last time, on repeated random tokens"),
+    Score(
+        "induction",
+        "Induction",
+        "Weight on the token that followed the same token last time, on repeated random tokens",
+    ),
     Score("previous", "Previous", "Weight on the token just before, in this prompt"),
     Score("first", "First", "Weight on the first token of this prompt, the attention sink of idle heads"),
     Score("duplicate", "Duplicate", "Weight on the same token earlier, on repeated random tokens"),

@@ -198,7 +198,9 @@ class RunController(WorkerKeeper):
         status = run.status()
         if status.elsewhere:
             why = f"It trains on {status.host}."
-            self.failed.emit(LabError(f"{run.id} cannot be killed from here.", why, "Stop it: a request reaches it."))
+            self.failed.emit(
+                LabError(f"{run.id} cannot be killed from here.", why, "Press Stop: that reaches it there.")
+            )
         elif status.live:
             self.killed.add(run.path)
             _signal(run, status, psutil.Process.kill)

@@ -53,7 +53,7 @@ class CheckForm(StudyForm[CheckRequest]):
         self.claim_row = QWidget()
         self._claims = FlowRow(self.claim_row, spacing=10)
         self.seeds = QSpinBox(minimum=0, maximum=100)
-        self.seeds.setSpecialValueText("as many as the size has")
+        self.seeds.setSpecialValueText("as many as this size uses")
         self.seeds.setAccessibleName("Seeds")
         self.seeds.setToolTip(
             f"Runs that differ in their seed only: for a verdict, {SEEDS_AGREEING} of them must agree, and "

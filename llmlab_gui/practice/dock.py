@@ -36,7 +36,7 @@ from llmlab_gui.widgets.tab_order import give_keyboard, main_part
 
 _COLUMNS = ("", "Answered", "Right", "Kinds of question", "Of these, right last time")
 _WAYS = {"know": "Know", "read": "Read", "predict": "Predict"}
-_CAPTION = "What was missed comes back, spaced by FSRS; Enter answers, a digit chooses."
+_CAPTION = "What you missed comes back after a while, as FSRS plans it; Enter answers, a digit chooses."
 
 
 class PracticeDock(LabDock):
@@ -58,7 +58,7 @@ class PracticeDock(LabDock):
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         self.due, self.verdict = QuietLabel(), QuietLabel()
         self.calibration = CalibrationChart()
-        self.scores = ScoreChart("Interval score", ReferenceLine(1.0, "1: of useful width"))
+        self.scores = ScoreChart("Interval score", ReferenceLine(1.0, "1: a range of useful width"))
         self.tabs = labelled(QTabWidget(documentMode=True), "Practice")
         self._words, self._place = EmptyState(), QStackedWidget()
         self._asked = scrolled(self.card)

@@ -45,7 +45,7 @@ COLUMNS: tuple[Column[CheckpointRow], ...] = (
     Column(
         "Pinned",
         lambda row: "pinned" if row.checkpoint is not None and row.pinned else "",
-        "A pinned checkpoint is never deleted by the keep rule",
+        "A pinned checkpoint stays when older ones are deleted to save space",
     ),
     Column(
         "Size",

@@ -27,8 +27,8 @@ _GAP_TIP = (
     "above 0, the model fits better what it was trained on."
 )
 _CAPTION = (
-    "From the uniform loss, ln V, down: training step by step, and both splits on the same fixed sequences. "
-    "The tinted gap between them is overfitting. Dotted vertical lines: pauses and restarts."
+    "It starts near the uniform loss, ln V. Training loss of each step; both splits measured on fixed sequences: "
+    "the tinted gap between them is overfitting. Dotted vertical lines: pauses and restarts."
 )
 
 

@@ -10,7 +10,7 @@ from llmlab_gui.widgets.buttons import toggle_button
 
 BITS_TIP = (
     "Bits per byte: loss / ln 2 / bytes per token of the validation text.\n"
-    "They compare between runs whose tokens differ, and are switched on where such runs are shown together."
+    "They can be compared between runs whose tokens differ, and are switched on where such runs are shown together."
 )
 NO_BYTES = "bytes per token unknown"
 
@@ -52,7 +52,7 @@ class LossUnit:
     @property
     def note(self) -> str:
         """What a reader has to know of the unit; empty where all tokens are the same."""
-        return f"tokens differ: {BITS if self.in_bits else 'losses do not compare'}" if self.differ else ""
+        return f"tokens differ: {BITS if self.in_bits else 'losses cannot be compared'}" if self.differ else ""
 
     def _choose(self, in_bits: bool) -> None:
         self._chosen = (in_bits, self.differ)

@@ -52,7 +52,9 @@ class RunDeletions(LongWork):
 
         self._going |= {row.id for row in rows}
         # All other runs and plans are read for that.
-        self.run("Looking for what names them", lambda _: _resting(rows), confirm, failed, lambda: self._let_go(rows))
+        self.run(
+            "Looking for what refers to them", lambda _: _resting(rows), confirm, failed, lambda: self._let_go(rows)
+        )
 
     def confirm(self, rows: Sequence[RunRow], *, for_good: bool, rests: Sequence[str] = ()) -> bool:
         """The question before runs are deleted. for_good: there is no trash that could hold them. rests: what would

@@ -128,7 +128,7 @@ class RunsDock(LabDock):
 
         def renamed(run: RunFolder) -> None:
             self.lab.take_renamed(row.id, run)
-            self.lab.said.emit(f"{row.name} is {new} now.")
+            self.lab.said.emit(f"{row.name} is now called {new}.")
 
         def failed(error: LabError) -> None:
             self.lab.end_renaming(row.id)

@@ -34,7 +34,7 @@ _CHOICES = (
     (SCORED, "Checked answers", "Held-out items whose answers a program checked, before training and after"),
 )
 _WRITES = "The same prompts, continued by the model at different steps of training."
-_ANSWERS = "The same held-out requests, answered before the training and after."
+_ANSWERS = "The same held-out requests, answered before training and after."
 _SHOWN = (Sampled, Evaluated, Scored)  # what changes the table
 
 

@@ -79,8 +79,8 @@ class SetupDock(RunSetupDock[PretrainSettings]):
         disk = needed.checkpoint_bytes * settings.checkpoints.at_once(settings.train.steps)
         data, corpus = settings.data, self.corpus.corpus
         remarks = [
-            f"{one.title} was built in {one.manifest.tokenizer} tokens, {one.manifest.vocab_size:,} of them: this run "
-            f"tokenizes its text again, into {data.tokenizer} tokens."
+            f"{one.title} was built with another vocabulary ({one.manifest.tokenizer}, {one.manifest.vocab_size:,} "
+            f"tokens): this run tokenizes its text again, with {data.tokenizer}."
             for one in (cut_anew(data, corpus) if corpus is not None else ())
         ]
         self.show_costs(Costs(settings, parts, needed.memory_bytes, disk, seconds, remarks))

@@ -54,13 +54,13 @@ class LearningRateDock(ChartDock):
 
 
 _CAPTION_OF_SPEEDS = (
-    "Tokens trained on per second; the share of the machine's own measured peak of matrix products (MFU); memory. "
-    "For several processes: the tokens of all, the memory of the first and, dotted, how much the slowest waits. "
-    "Shaded: the run was paused or interrupted."
+    "Tokens trained on per second; MFU, the share of the fastest matrix products measured on this machine; memory. "
+    "For several processes: the tokens of all, the memory of the first and, dotted, the share of the time that goes to "
+    "communication. Shaded: the run was paused or interrupted."
 )
 _PEAKS_TIP = (
-    "MFU is the share of the peak of matrix products, which was measured\n"
-    "for the precision and the threads of each run: compare speeds instead."
+    "Each run's peak was measured at its own precision and number of threads,\n"
+    "so their MFU cannot be compared: compare speeds instead."
 )
 _MIB = 2.0**20
 

@@ -32,7 +32,7 @@ _CAPTION = (
     "One prompt on its way through the model. The arrow keys go from stage to stage, and each number is the model's."
 )
 _CHANGE_HINT = "norm[5]=0.3, token:3=a, or weight:NAME[3,4]=0.1"
-_WEIGHT_HINT = "blocks.0.attention.out.weight[3,4]; empty: the largest gradient of up"
+_WEIGHT_HINT = "blocks.0.attention.out.weight[3,4]; empty: the one of `up` with the largest gradient"
 _CHANGE_NAME = "A number, token or weight to change"
 _WINDOW_TIP = "The prompt, or a sequence that the run trains on next: those of its next step, then of the one after"
 FORWARDS, BACKWARDS = "walk", "walk_back"

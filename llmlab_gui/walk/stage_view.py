@@ -97,7 +97,7 @@ class StageView(QWidget):
             return
         equal = ""
         if stage.difference is not None:
-            near = f"equal to the model's numbers to {stage.difference:.1g}"
+            near = f"equal to the model's numbers within {stage.difference:.1g}"
             exact = near if stage.difference else "exactly the model's numbers"
             equal = f"Recomputed: {exact}."
         notes = [words for words in (stage.note, stage.reused, equal) if words]
@@ -130,9 +130,9 @@ class StageView(QWidget):
         if self.against.isChecked() and value.changed and value.was is not None and value.was.shape == array.shape:
             with np.errstate(invalid="ignore"):  # minus infinity minus itself is none
                 array = array - value.was
-            rows = ["now − was"]
+            rows = ["now − before"]
         elif value.changed and array.ndim == 1 and value.was is not None and value.was.shape == array.shape:
-            array, rows = np.stack([array, value.was]), ["now", "was"]
+            array, rows = np.stack([array, value.was]), ["now", "before"]
         self.picture.show_heat(_heat(value, array, rows))
 
     def _choose(self, row: int, component: int) -> None:

@@ -36,7 +36,7 @@ def show_about(parent: QWidget) -> None:
     box.setText(
         f"<h3>LLM Learning Lab {llmlab.__version__}</h3>"
         "<p>Understand language models by training them, looking inside them and testing claims about them.</p>"
-        "<p>Training happens in processes of its own: it continues when this window closes.</p>"
+        "<p>Training runs in processes of its own, which can go on when this window closes.</p>"
         "<p>MIT licence. Qt is used under the LGPL.</p>"
     )
     box.addButton("Close", QMessageBox.ButtonRole.RejectRole)

@@ -54,7 +54,7 @@ def ask(parent: QWidget, rows: Sequence[RunRow], waiting: int = 0, plans: Sequen
         text += "".join(f" {plan.id} has not ended either, and may start more runs." for plan in plans)
     more = (
         f"Stopping saves {'a checkpoint first' if rows else 'what is finished'}, to resume from. "
-        "What is kept in the background stays as it is, and the window shows it again the next time it opens."
+        "Kept in the background, it stays as it is, and the window shows it again the next time it opens."
         + queue_words(waiting)
     )
     answers = {"keep": "Keep in the background", "stop": "Stop"}

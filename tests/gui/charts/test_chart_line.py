@@ -451,7 +451,7 @@ def test_csv_round_trip(drawing: Drawing, tmp_path: Path) -> None:
 def test_png_and_svg_hold_the_chart(drawing: Drawing, tmp_path: Path) -> None:
     drawing.chart.set_legend([STYLE])
     drawing.panel.export_title = "Loss: run-a"
-    drawing.panel.set_note("tokens differ: losses do not compare")
+    drawing.panel.set_note("tokens differ: losses cannot be compared")
     size = drawing.chart.size()
     drawing.panel.export(tmp_path / "loss.png")
     image = QImage(str(tmp_path / "loss.png"))
@@ -461,7 +461,7 @@ def test_png_and_svg_hold_the_chart(drawing: Drawing, tmp_path: Path) -> None:
     assert "#0072b2" in colors
     drawing.panel.export(tmp_path / "loss.svg")
     svg = (tmp_path / "loss.svg").read_text()
-    for words in ("nats per token", "Loss: run-a", "tokens differ: losses do not compare", ">train<"):
+    for words in ("nats per token", "Loss: run-a", "tokens differ: losses cannot be compared", ">train<"):
         assert words in svg
     assert "clipPath" in svg or "clip-path" in svg
     drawing.panel.set_note(" · ".join(f"note {number}" for number in range(60)))

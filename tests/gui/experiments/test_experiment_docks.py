@@ -342,7 +342,7 @@ def test_losses_of_trials_are_in_bits_per_byte_by_choice_and_by_themselves_where
     assert dock.panel._note.text() == "colour: learning_rate · tokens differ: bits per byte"
     made.begin(2, 20)  # as runs of before say it
     drawn("nats per token", 0, 1, 2)
-    assert "tokens differ: losses do not compare" in dock.panel._note.text()
+    assert "tokens differ: losses cannot be compared" in dock.panel._note.text()
     dock.unit.button.click()
     drawn("bits per byte", 0, 1)
     assert "1 left out, bytes per token unknown" in dock.panel._note.text()

@@ -498,8 +498,8 @@ def test_a_corpus_that_was_built_in_other_tokens_is_said_to_be_cut_anew(
         dock.form.set_values({"data.corpus": corpus, "data.tokenizer": tokenizer})
         qtbot.waitUntil(lambda corpus=corpus: dock.corpus.corpus is not None and dock.corpus.value() == corpus)
         dock.update_all()
-        said = f"50,257 of them: this run tokenizes its text again, into {tokenizer} tokens."
-        assert (f"mine was built in gpt2 tokens, {said}" in dock.estimate.text()) == anew, (corpus, tokenizer)
+        said = f"(gpt2, 50,257 tokens): this run tokenizes its text again, with {tokenizer}."
+        assert (f"mine was built with another vocabulary {said}" in dock.estimate.text()) == anew, (corpus, tokenizer)
 
 
 def test_a_path_that_is_gone_and_a_text_that_is_empty_are_said(dock: SetupDock, qtbot: QtBot, tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_arrow_keys_go_through_the_stages_and_each_is_shown(dock: WalkDock, qtbo
     view = dock.view
     assert (view.title.text(), view.formula.text(), view.numbers.text()) == ("Norm", "y = x / s", "1 / 2")
     assert "llmlab/gpt/model.py:154" in view.code.text()
-    assert "equal to the model's numbers to 1e-07" in view.note.text()
+    assert "equal to the model's numbers within 1e-07" in view.note.text()
     assert view.picture.heat is not None
     assert view.picture.heat.values.shape == (1, 8)
     assert view.picture.heat.signed
@@ -196,7 +196,7 @@ def test_a_change_is_marked_against_what_was_and_can_be_undone(
     assert dock.key.text() == "the most attended to before the change"
     heat = dock.view.picture.heat
     assert heat is not None
-    assert list(heat.rows) == ["now", "was"]
+    assert list(heat.rows) == ["now", "before"]
     dock.view.against.setChecked(True)
     assert np.allclose(dock.view.picture.heat.values, 1)  # type: ignore[union-attr]
     lab.host.fail["walk"] = LabError("'x' is not a change.")
