@@ -48,8 +48,8 @@ class DiagnoseDock(LabDock):
         self.chosen = choice_box("Mystery", least=10)
         self.bring_button = push_button(
             "Show its run",
-            lambda: self._choose(self.chosen.currentData()),
-            tip="Makes the run of this mystery the one that all other panels show",
+            self.bring,
+            tip="Makes the run of this mystery the one that all other panels show, Attention and the like too",
         )
         self.bring_button.hide()
         self.level = choice_box("Level of a new mystery")
@@ -81,6 +81,7 @@ class DiagnoseDock(LabDock):
         self.reveal.dock_wanted.connect(lab.dock_requested)
         lab.runs_changed.connect(self.refresh)
         lab.current_changed.connect(lambda _: self._follow_current())
+        lab.inspection.about_changed.connect(self._stand)
         self.refresh()
 
     def rows(self) -> list[RunRow]:
@@ -161,6 +162,20 @@ class DiagnoseDock(LabDock):
             self._show(row)
         self._stand()
 
+    def bring(self) -> None:
+        """All panels show the run of this mystery, and its model where another one is open."""
+        self._choose(self.chosen.currentData())
+        if self._other_model() and (model := self.lab.current_model()):
+            self.lab.inspection.open(model)
+
+    def _other_model(self) -> str:
+        """The name of the open model; "" where it is this run's, or where none is open: that panels say themselves."""
+        about = self.lab.inspection.about
+        if about is None or self.run is None:
+            return ""
+        row = self.lab.row_called(about.reference.rpartition("@")[0])
+        return "" if row is not None and row.id == self.run.full_name else about.name
+
     def _choose(self, run_id: str) -> None:
         row = self.lab.row(run_id)
         if row is not None:
@@ -206,10 +221,13 @@ class DiagnoseDock(LabDock):
             return
         row = self.lab.row(self.run.full_name)
         status = "" if row is None else f", {row.status.words}, step {row.status.step:,} of {row.status.steps:,}"
-        current = self.lab.current()
-        other = current is not None and current.id != self.run.full_name
-        shown = f". The panels show {current.name}" if current is not None and other else ""
-        self.bring_button.setVisible(other)
+        current, model = self.lab.current(), self._other_model()
+        shown = ""
+        if current is not None and current.id != self.run.full_name:
+            shown = f". The panels show {current.name}"
+        elif model:
+            shown = f". The model that is open is {model}"
+        self.bring_button.setVisible(bool(shown))
         self.standing.setText(f"{self.run.id}: level {self.case.level}, {_LEVELS[self.case.level]}{status}{shown}")
         self.healthy_button.setVisible(self.case.cause != NOTHING)  # a run that is healthy itself has no other
         healthy = self.lab.row(f"{MYSTERIES}/{self.run.id}-{HEALTHY}")

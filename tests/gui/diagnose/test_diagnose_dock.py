@@ -24,6 +24,7 @@ from llmlab.mysteries.faults import NOTHING, fault_of
 from llmlab.store.run_folder import RunFolder
 from llmlab_gui.diagnose import dock as diagnose
 from llmlab_gui.diagnose.dock import REVEAL, DiagnoseDock
+from llmlab_gui.host.messages import ModelAbout
 from llmlab_gui.lab.training_now import TrainingNow
 
 
@@ -165,8 +166,8 @@ def test_further_experiments_are_made_paid_for_and_shown_beside_each_other(
     assert "not a place for evidence" in str(errors[0])
 
 
-def test_where_the_panels_show_another_run_that_is_said_and_a_button_brings_this_one(
-    qtbot: QtBot, dock: DiagnoseDock, lab: WholeLab, outputs: Path
+def test_where_the_panels_show_another_run_or_model_that_is_said_and_a_button_brings_this_one(
+    qtbot: QtBot, dock: DiagnoseDock, lab: WholeLab, outputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = _started(qtbot, dock)
     assert not dock.bring_button.isVisible()
@@ -188,6 +189,17 @@ def test_where_the_panels_show_another_run_that_is_said_and_a_button_brings_this
     assert lab.current().id == run.full_name  # type: ignore[union-attr]
     assert not dock.bring_button.isVisible()
     assert "The panels" not in dock.standing.text()
+    opened: list[str] = []
+    monkeypatch.setattr(lab.inspection, "open", opened.append)
+    for reference in (f"{outputs}/pretraining/tuned@latest", "/a/model.gguf", f"{run.path}@live"):
+        lab.inspection.about = ModelAbout(reference, "some model", "live")
+        lab.inspection.about_changed.emit()
+        other = str(run.path) not in reference
+        assert ("The model that is open is some model" in dock.standing.text()) == other
+        assert dock.bring_button.isVisible() == other
+        if other:
+            dock.bring_button.click()
+            assert opened.pop().startswith(f"{run.path}@")
 
 
 def test_what_is_typed_in_is_kept_while_the_run_trains(qtbot: QtBot, dock: DiagnoseDock, lab: WholeLab) -> None:
