@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 from unittest import mock
 
 import torch._dynamo  # this and what follows each fork would import by itself, with its first step or sooner
@@ -18,7 +17,6 @@ from kills import events_of
 
 from llmlab.store.run_folder import RunFolder
 from llmlab.training import processes
-from llmlab.training.loop import Loop
 
 # Of a loss, after 30 steps: its sums are taken in another order, in fp32, and each step adds to what differs.
 BOUND = 1e-5
@@ -66,24 +64,6 @@ def losses(run: RunFolder) -> list[float]:
     """All that were reported, and the norms of gradients."""
     steps = [event[name] for event in events_of(run, "step") for name in ("loss", "grad_norm")]
     return steps + [event[name] for event in events_of(run, "evaluated") for name in ("train_loss", "val_loss")]
-
-
-@contextlib.contextmanager
-def in_step(number: int, rank: int, does: Callable[[], object], *, behind: bool = False) -> Iterator[None]:
-    """A process of that rank does something as it begins that step, or behind it; holds for forks that begin inside."""
-    plain = Loop.optimizer_step
-
-    def step(self: Loop) -> Any:
-        its = self.processes.rank == rank and self.progress.step + 1 == number
-        if its and not behind:
-            does()
-        result = plain(self)
-        if its and behind:
-            does()
-        return result
-
-    with mock.patch.object(Loop, "optimizer_step", step):
-        yield
 
 
 def be_killed() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -17,7 +19,7 @@ from llmlab.jobs import worker
 from llmlab.jobs.launcher import create_run
 from llmlab.store.checkpoints import MODEL_FILE, select
 from llmlab.store.run_folder import RunFolder
-from llmlab.training.loop import FromScratch
+from llmlab.training.loop import Loop
 
 
 class Killed(BaseException):
@@ -71,15 +73,31 @@ def same_weights(first: RunFolder, second: RunFolder, which: str = "final") -> b
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def kill_and_resume(run: RunFolder, before_step: int) -> RunFolder:
-    """Trains until the optimizer is about to take that step, is gone, and is trained again to its end."""
-    plain = FromScratch.optimizer_step
+@contextlib.contextmanager
+def in_step(number: int, does: Callable[[], object], *, rank: int = 0, behind: bool = False) -> Iterator[None]:
+    """A process of that rank does something as it begins that step, or behind it; holds for forks that begin inside."""
+    plain = Loop.optimizer_step
 
-    def step(self: FromScratch) -> object:
-        if self.progress.step == before_step:
-            raise Killed
-        return plain(self)
+    def step(self: Loop) -> Any:
+        its = self.processes.rank == rank and self.progress.step + 1 == number
+        if its and not behind:
+            does()
+        result = plain(self)
+        if its and behind:
+            does()
+        return result
 
-    with mock.patch.object(FromScratch, "optimizer_step", step), pytest.raises(Killed):
+    with mock.patch.object(Loop, "optimizer_step", step):
+        yield
+
+
+def kill_in_step(run: RunFolder, number: int) -> None:
+    """Trains until the optimizer is about to take that step, and is gone."""
+    with in_step(number, mock.Mock(side_effect=Killed)), pytest.raises(Killed):
         train_here(run)
+
+
+def kill_and_resume(run: RunFolder, before_step: int) -> RunFolder:
+    """The same after so many steps; then it is trained again to its end."""
+    kill_in_step(run, before_step + 1)
     return train_here(run)

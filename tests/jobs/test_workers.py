@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -21,7 +22,7 @@ import pytest
 import torch
 from forks import Fork, forked, wait_until, work_on
 from kills import differences, events_of
-from small_runs import all_events, new_run, same_weights, train_here
+from small_runs import all_events, in_step, new_run, same_weights, train_here
 
 from llmlab.core import processes
 from llmlab.core.errors import LabError
@@ -35,7 +36,7 @@ from llmlab.store import run_folder as folder
 from llmlab.store.checkpoints import list_checkpoints, select
 from llmlab.store.run_folder import RunFolder, RunStatus
 from llmlab.studies.lab_notebook import lab_notebook
-from llmlab.training.loop import FromScratch, Trainer
+from llmlab.training.loop import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -185,14 +186,7 @@ def test_a_stop_while_the_corpus_is_read_ends_at_once_and_loses_nothing(run: Run
 
 
 def test_a_stop_while_the_corpus_is_read_again_keeps_what_happened_before(run: RunFolder, alone: RunFolder) -> None:
-    plain = Trainer.optimizer_step
-
-    def ask(self: Trainer) -> Any:
-        if self.progress.step == 6:
-            requests.send(self.run.requests, "stop")
-        return plain(self)
-
-    with mock.patch.object(Trainer, "optimizer_step", ask):
+    with in_step(7, partial(requests.send, run.requests, "stop")):
         train_here(run)
     before = run.events.read_bytes()
     # As after a kill: status.json is a little behind, and half a line is at the end.
@@ -356,15 +350,8 @@ def test_a_run_whose_worker_died_is_started_though_another_process_has_its_numbe
 
 
 def test_a_folder_that_is_deleted_while_it_trains_is_said_to_be_gone_and_not_made_again(run: RunFolder) -> None:
-    plain = FromScratch.optimizer_step
-
-    def step(self: FromScratch) -> object:
-        if self.progress.step == 8:
-            shutil.rmtree(run.path)
-        return plain(self)
-
     is_gone = r"The folder of run is gone\. .* was deleted or moved\."
-    with mock.patch.object(FromScratch, "optimizer_step", step), pytest.raises(LabError, match=is_gone):
+    with in_step(9, partial(shutil.rmtree, run.path)), pytest.raises(LabError, match=is_gone):
         train_here(run)
     assert not run.path.exists()
     with pytest.raises(LabError, match=is_gone):

@@ -10,12 +10,11 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pytest
 import torch
 from kills import differences, events_of
-from small_runs import all_events, new_run, train_here
+from small_runs import all_events, kill_in_step, new_run, train_here
 
 from llmlab.cli.main import main
 from llmlab.core.errors import LabError
@@ -26,14 +25,9 @@ from llmlab.models.scratch import open_checkpoint
 from llmlab.store.checkpoints import MANIFEST_FILE, MODEL_FILE, STATE_FILE, list_checkpoints, sealed, select
 from llmlab.store.registry import list_runs
 from llmlab.store.run_folder import RunFolder
-from llmlab.training.loop import Trainer
 
 STEPS = 14  # checkpoints at 5, 10, 14
 _KEPT = {"checkpoints__keep_last": 9, "checkpoints__best": False, "train__sample_interval": 7}
-
-
-class FakeKill(BaseException):
-    """As sudden as a kill: nothing handles it."""
 
 
 @pytest.fixture(scope="module")
@@ -46,15 +40,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 def half(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """The same run, killed after step 12."""
     run = new_run(tmp_path_factory.mktemp("half"), STEPS, "run", **_KEPT)
-    plain = Trainer.optimizer_step
-
-    def step(self: Trainer) -> Any:
-        if self.progress.step == 12:
-            raise FakeKill
-        return plain(self)
-
-    with mock.patch.object(Trainer, "optimizer_step", step), pytest.raises(FakeKill):
-        train_here(run)
+    kill_in_step(run, 13)
     return run
 
 

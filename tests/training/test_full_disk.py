@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -17,7 +18,7 @@ from unittest import mock
 import pytest
 from forks import Fork, forked, wait_until, work_on
 from kills import differences, events_of
-from small_runs import all_events, new_run, quick_settings, train_here
+from small_runs import all_events, in_step, new_run, quick_settings, train_here
 from waits import SECONDS
 
 from llmlab.core.errors import LabError
@@ -28,7 +29,6 @@ from llmlab.store import requests
 from llmlab.store.checkpoints import MODEL_FILE, list_checkpoints, select, verify
 from llmlab.store.run_folder import RunFolder
 from llmlab.training import state
-from llmlab.training.loop import Trainer
 
 STEPS = 14
 SETTINGS = {"checkpoints__best": False, "train__sample_interval": 7}
@@ -42,24 +42,11 @@ def _intact(run: RunFolder, steps: list[int]) -> None:
     assert list(run.checkpoints.glob(".tmp-*")) == []
 
 
-@contextlib.contextmanager
-def _stopping_at(step: int) -> Iterator[None]:
-    plain = Trainer.optimizer_step
-
-    def ask(self: Trainer) -> Any:
-        if self.progress.step + 1 == step:
-            requests.send(self.run.requests, "stop")
-        return plain(self)
-
-    with mock.patch.object(Trainer, "optimizer_step", ask):
-        yield
-
-
 @pytest.mark.parametrize("too_small_for", ["the weights", "the state", "the events"])
 def test_a_limit_on_file_sizes_ends_in_a_sentence_with_every_checkpoint_intact(
     run: RunFolder, alone: RunFolder, too_small_for: str
 ) -> None:
-    with _stopping_at(6):
+    with in_step(6, partial(requests.send, run.requests, "stop")):
         train_here(run)
     weights = (select(run.checkpoints).path / MODEL_FILE).stat().st_size
     limit = {
@@ -135,7 +122,7 @@ def test_a_watched_run_waits_on_a_full_disk_and_goes_on_when_there_is_room(
     small_disk: Path, alone: RunFolder, left: int
 ) -> None:
     run = create_run(small_disk, quick_settings(STEPS, **SETTINGS), name="run", watched=True)
-    with _stopping_at(6):
+    with in_step(6, partial(requests.send, run.requests, "stop")):
         train_here(run)
     filler = None
     requests.send(run.requests, "pause")
@@ -162,7 +149,7 @@ def test_a_watched_run_waits_on_a_full_disk_and_goes_on_when_there_is_room(
 @pytest.mark.parametrize("left", [24 << 10, 0])
 def test_a_full_disk_ends_a_headless_worker_in_a_sentence(small_disk: Path, alone: RunFolder, left: int) -> None:
     run = new_run(small_disk, STEPS, **SETTINGS)
-    with _stopping_at(6):
+    with in_step(6, partial(requests.send, run.requests, "stop")):
         train_here(run)
     requests.send(run.requests, "pause")
     with forked(run) as worker:

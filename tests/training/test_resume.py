@@ -20,7 +20,7 @@ import pytest
 import torch
 from forks import Fork, forked, start_fork, wait_until
 from kills import differences, events_of, train_to_the_end, train_with_kills
-from small_runs import all_events, kill_and_resume, new_run, same_weights, train_here, weights_of
+from small_runs import all_events, in_step, kill_and_resume, new_run, same_weights, train_here, weights_of
 
 from llmlab.core.config import with_values
 from llmlab.core.errors import LabError
@@ -254,14 +254,8 @@ def test_a_damaged_line_is_set_aside_with_a_warning_and_the_curve_around_it_stay
 
 @pytest.mark.parametrize("at", [2, 13], ids=["before it saved", "after a checkpoint"])
 def test_a_resumed_run_says_how_it_failed_before(run: RunFolder, alone: RunFolder, at: int) -> None:
-    plain = Trainer.optimizer_step
-
-    def step(self: Trainer) -> Any:
-        if self.progress.step == at:
-            raise LabError("Process 1 is gone.", "Something killed it.", "Resume it.")
-        return plain(self)
-
-    with mock.patch.object(Trainer, "optimizer_step", step), pytest.raises(LabError, match="is gone"):
+    gone = LabError("Process 1 is gone.", "Something killed it.", "Resume it.")
+    with in_step(at + 1, mock.Mock(side_effect=gone)), pytest.raises(LabError, match="is gone"):
         train_here(run)
     train_here(run)
     (warning,) = events_of(run, "warned")

@@ -17,7 +17,7 @@ from unittest import mock
 import pytest
 from forks import Fork, forked, wait_until
 from kills import differences, events_of
-from small_runs import all_events, train_here
+from small_runs import all_events, in_step, train_here
 
 from llmlab.jobs import worker, worker_process
 from llmlab.store import recorder as module
@@ -45,16 +45,13 @@ def _hang_in_c() -> None:
 @contextlib.contextmanager
 def _in_a_long_step(run: RunFolder, hang: Callable[[], object], patience: float) -> Iterator[Fork]:
     """A worker in its step LONG, which takes as long as `hang` does. patience: seconds that SIGTERM gives it."""
-    plain = Trainer.optimizer_step
 
-    def step(self: Trainer) -> Any:
-        if self.progress.step + 1 == LONG:
-            (run.path / "hangs").touch()
-            hang()
-        return plain(self)
+    def hangs() -> None:
+        (run.path / "hangs").touch()
+        hang()
 
     with (
-        mock.patch.object(Trainer, "optimizer_step", step),
+        in_step(LONG, hangs),
         mock.patch.object(worker, "SIGTERM_SECONDS", patience),
         forked(run) as fork,
     ):

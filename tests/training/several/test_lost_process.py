@@ -22,8 +22,8 @@ import torch
 import torch.distributed as dist
 from forks import wait_until
 from kills import differences, events_of
-from ranks import SETTINGS, be_killed, in_step, ranks, train_by
-from small_runs import new_run, train_here
+from ranks import SETTINGS, be_killed, ranks, train_by
+from small_runs import in_step, new_run, train_here
 from torch import nn
 
 from llmlab.core.errors import LabError
@@ -91,7 +91,7 @@ def by_two(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 def _fail_in_step(run: RunFolder, does: Callable[[], object], codes: tuple[int, int], *, behind: bool = False) -> str:
     """What a run says that ended because rank 1 did that in its step 8, or behind it."""
-    with in_step(8, 1, does, behind=behind), ranks(run, 2) as forks:
+    with in_step(8, does, rank=1, behind=behind), ranks(run, 2) as forks:
         assert tuple(fork.wait() for fork in forks) == codes
     assert run.status().state == "failed"
     (failed,) = events_of(run, "failed")
@@ -118,7 +118,7 @@ def test_a_run_that_loses_a_process_fails_with_its_reason_and_goes_on_where_it_w
     train_by(run, 2)
     assert differences(by_two, run) == []
     run = new_run(outputs, STEPS, "memory", **SAVING)
-    with in_step(8, 1, _run_out_of_memory), ranks(run, 2) as forks:
+    with in_step(8, _run_out_of_memory, rank=1), ranks(run, 2) as forks:
         assert [fork.wait() for fork in forks] == [1, 1]
     assert events_of(run, "failed")[0]["what"] == "Process 1 of the run's 2 failed. There was not enough memory."
 

@@ -10,8 +10,8 @@ import safetensors.torch
 import torch
 from forks import wait_until
 from kills import differences, events_of
-from ranks import BOUND, SETTINGS, be_killed, in_step, losses, ranks, train_by
-from small_runs import names_of_events, new_run, quick_settings, train_here
+from ranks import BOUND, SETTINGS, be_killed, losses, ranks, train_by
+from small_runs import in_step, names_of_events, new_run, quick_settings, train_here
 
 from llmlab.core.device import Device
 from llmlab.core.errors import UsageError
@@ -65,7 +65,7 @@ def test_a_run_killed_and_resumed_on_as_many_processes_is_bitwise_the_same(outpu
     settings |= {"checkpoints__interval": 2, "distributed__strategy": strategy}
     alone = train_by(new_run(outputs, 4, "alone", **settings), count)
     run = new_run(outputs, 4, "run", **settings)
-    with in_step(4, 0, be_killed), ranks(run, count) as forks:
+    with in_step(4, be_killed), ranks(run, count) as forks:
         assert forks[0].wait() == -signal.SIGKILL
         assert [fork.wait() for fork in forks[1:]] == [1] * (count - 1)  # they hear of it at once
     assert run.status().state == "interrupted"
@@ -82,7 +82,7 @@ def test_a_run_is_resumed_on_another_number_of_processes_and_strategy_within_the
     alone, run = (new_run(outputs, 7, name, **SETTINGS | {"checkpoints__interval": 3}) for name in ("alone", "run"))
     for strategy, count, step in (("fsdp2", 3, 4), ("ddp", 2, 7)):
         prepare_resume(run, {"distributed.strategy": strategy})
-        with in_step(step, 0, be_killed), ranks(run, count) as forks:
+        with in_step(step, be_killed), ranks(run, count) as forks:
             assert forks[0].wait() == -signal.SIGKILL
     train_here(run)
     assert losses(run) == pytest.approx(losses(train_here(alone)), rel=BOUND)
@@ -101,7 +101,7 @@ def test_muon_and_averaged_weights_go_on_with_another_number_of_processes(output
     alone = train_here(new_run(outputs, 7, "alone", **settings))
     run = new_run(outputs, 7, **settings)
     for count, step in ((2, 4), (3, 7)):
-        with in_step(step, 0, be_killed), ranks(run, count) as forks:
+        with in_step(step, be_killed), ranks(run, count) as forks:
             assert forks[0].wait() == -signal.SIGKILL
     train_here(run)
     assert [event["step"] for event in events_of(run, "step")] == list(range(1, 8))

@@ -16,8 +16,8 @@ import torch
 from forks import wait_until
 from kills import differences, events_of
 from preset_settings import resolve_finetune_settings
-from ranks import BOUND, be_killed, in_step, losses, ranks, train_by
-from small_runs import names_of_events, new_run, train_here
+from ranks import BOUND, be_killed, losses, ranks, train_by
+from small_runs import in_step, names_of_events, new_run, train_here
 
 from llmlab.core.errors import UsageError
 from llmlab.jobs.launcher import create_run, prepare_resume, request
@@ -134,7 +134,7 @@ def test_a_run_that_answers_and_loses_a_process_says_so_and_goes_on_in_one_or_bi
     whole = _pair(outputs, bases["scratch"], examples, "whole", "fsdp2", changed)
     run = tuning(outputs, bases["scratch"], examples, "killed", distributed__strategy="fsdp2", **changed)
     pauses = partial(request, run, "pause")
-    with in_step(1, 0, pauses), in_step(STEPS, 1, be_killed), ranks(run, 2) as forks:
+    with in_step(1, pauses), in_step(STEPS, be_killed, rank=1), ranks(run, 2) as forks:
         wait_until(lambda: run.status().state == "paused")
         request(run, "save")
         request(run, "sample", prompts=["the sea?"])
