@@ -40,7 +40,7 @@ def each(names: str | tuple[str, ...], cases: Iterable[Any]) -> Callable[[Callab
 
         asked = inspect.signature(test)
         kept = [asked.parameters[name] for name in asked.parameters if name not in wanted]
-        all_cases.__signature__ = asked.replace(parameters=kept)  # type: ignore[attr-defined]
+        all_cases.__signature__ = asked.replace(parameters=kept)
         return all_cases
 
     return of

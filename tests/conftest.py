@@ -144,7 +144,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)  # a run that an earlier test trained here may have set more
     if device := sys.modules.get("llmlab.core.device"):
-        device.available_cores = lambda: 1  # type: ignore[attr-defined]
+        device.available_cores = lambda: 1
 
 
 @pytest.fixture

@@ -88,7 +88,7 @@ _DEATH_SIGNAL, _SUBREAPER = 1, 36  # PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER of
 _COLLAPSE, _HUGE_PAGE = 25, 2 << 20  # MADV_COLLAPSE of linux/mman.h, and bytes
 _LENGTH = 8  # bytes before a request
 
-_execute_child: Any = subprocess.Popen._execute_child  # type: ignore[attr-defined]
+_execute_child: Any = subprocess.Popen._execute_child
 _lock = threading.RLock()
 _template: Template | None = None
 _enabled = True  # the first test's mark is read before `install`
@@ -134,7 +134,7 @@ def install(tested: Iterable[str] = ()) -> None:
     processes of pytest-xdist will run."""
     _tested[:] = tested
     if sys.platform == "linux":
-        subprocess.Popen._execute_child = _start  # type: ignore[attr-defined]
+        subprocess.Popen._execute_child = _start
 
 
 def enable(how: bool) -> None:
@@ -287,7 +287,7 @@ def _become(request: dict[str, Any], files: list[int], link: socket.socket) -> N
         _have_template()
     _open_standard_files(request["unbuffered"])
     random.seed()
-    sys.modules["numpy"].random.seed()  # type: ignore[attr-defined]
+    sys.modules["numpy"].random.seed()
     code = 1
     try:
         _run(request["command"][1:])
@@ -302,7 +302,7 @@ def _become(request: dict[str, Any], files: list[int], link: socket.socket) -> N
     except BaseException:
         traceback.print_exc()
     with contextlib.suppress(BaseException):
-        threading._shutdown()  # type: ignore[attr-defined]
+        threading._shutdown()
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
@@ -433,7 +433,7 @@ def _import_all() -> None:
                 importlib.import_module(module.name)
     sys.modules["llmlab.data.gpt2_vocabulary"].gpt2_encoding()  # a quarter of a second
     # The model host and workers of runs take as many threads, which wait for busy ones by spinning.
-    sys.modules["llmlab.core.device"].available_cores = lambda: 1  # type: ignore[attr-defined]
+    sys.modules["llmlab.core.device"].available_cores = lambda: 1
 
 
 def _import_tests(folders: list[str]) -> None:
@@ -466,7 +466,7 @@ if __name__ == "__main__":
     if sys.argv[2:]:
         _import_tests(sys.argv[2:])
     # What libraries take back when a process ends: in each copy that alone would copy 10,000 pages.
-    weakref.finalize._registry.clear()  # type: ignore[attr-defined]
+    weakref.finalize._registry.clear()
     gc.collect()
     gc.freeze()  # a collection in a copy would copy all memory
     gc.enable()

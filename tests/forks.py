@@ -99,7 +99,7 @@ def work_on(
 @contextlib.contextmanager
 def forked(run: RunFolder, **how: float) -> Iterator[Fork]:
     """A worker on `run`; killed when the block is left."""
-    fork = Fork(lambda: work_on(run, **how))  # type: ignore[arg-type]
+    fork = Fork(lambda: work_on(run, **how))
     try:
         yield fork
     finally:

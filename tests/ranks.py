@@ -44,7 +44,7 @@ def ranks(run: RunFolder, count: int, **how: float) -> Iterator[list[Fork]]:
             mock.patch.dict(os.environ, common | {"RANK": str(rank)}),
             mock.patch.object(processes, "_ROLL_CALL_SECONDS", 0.2),  # of two, one is lost, and nobody else speaks
         ):
-            forks.append(Fork(lambda: work_on(run, **how)))  # type: ignore[arg-type]
+            forks.append(Fork(lambda: work_on(run, **how)))
     try:
         yield forks
     finally:

@@ -9,6 +9,7 @@ from typing import Any
 import gguf
 import torch
 from peft import LoraConfig, get_peft_model
+from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     GPT2Config,
@@ -33,6 +34,13 @@ def lively(model: PreTrainedModel, seed: int = 0) -> PreTrainedModel:
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.2)
     return model.eval()
+
+
+def logits(model: nn.Module, ids: list[int]) -> torch.Tensor:
+    """[T, V] of the lab's own GPT, or of a model of transformers."""
+    with torch.no_grad():
+        output = model(torch.tensor([ids]))
+    return (output if isinstance(output, torch.Tensor) else output.logits)[0]
 
 
 def llama(seed: int = 0, **changes: Any) -> PreTrainedModel:

@@ -370,7 +370,7 @@ def test_the_scratch_gpt_is_right_in_all_its_settings(options: dict[str, Any]) -
     assert torch.equal(logits, model(ids[None])[0])
     total = seen.points["pre_attn", 0]
     first: list[torch.Tensor] | None = [] if "value_residual" in options else None
-    for layer, (block, attention) in enumerate((b, b.attention) for b in model.blocks):  # type: ignore[union-attr]
+    for layer, (block, attention) in enumerate((b, b.attention) for b in model.blocks):
         before = seen.points["pre_attn", layer]
         attn_out = attention(block.attention_norm(before[None]), None, first)[0]
         assert torch.equal(seen.points["attn_out", layer], attn_out)

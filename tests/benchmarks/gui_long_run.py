@@ -82,7 +82,7 @@ def _until(done: object, seconds: float) -> None:
     """Lets the event loop run until `done()`, asked ten times a second, or so many seconds have passed."""
     loop = QEventLoop()
     timer = QTimer()
-    timer.timeout.connect(lambda: loop.quit() if done() else None)  # type: ignore[operator]
+    timer.timeout.connect(lambda: loop.quit() if done() else None)
     timer.start(100)
     QTimer.singleShot(int(seconds * 1e3), loop.quit)
     loop.exec()

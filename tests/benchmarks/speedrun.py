@@ -151,7 +151,7 @@ def _nanogpt(peer: Path, settings: PretrainSettings) -> Result:
     from llmlab.training.schedule import learning_rate
 
     sys.path.insert(0, str(peer))
-    from model import GPT, GPTConfig  # type: ignore[import-not-found]
+    from model import GPT, GPTConfig
 
     shape, train = settings.model, settings.train
     torch.set_num_threads(train.threads)

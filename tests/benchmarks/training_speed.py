@@ -311,7 +311,7 @@ def _nanogpt(peer: Path, settings: PretrainSettings, vocab: int, weights: dict[s
     import torch
 
     sys.path.insert(0, str(peer))
-    from model import GPT, GPTConfig  # type: ignore[import-not-found]
+    from model import GPT, GPTConfig
 
     shape, train = settings.model, settings.train
     model = GPT(
@@ -355,7 +355,7 @@ def _plain(_: None, settings: PretrainSettings, vocab: int, weights: dict[str, A
     from llmlab.gpt.model import GPT
 
     class Plain(GPT):
-        def forward(self, ids: torch.Tensor, targets: torch.Tensor) -> Any:  # type: ignore[override]
+        def forward(self, ids: torch.Tensor, targets: torch.Tensor) -> Any:
             logits = F.linear(self.residual_stream(ids), self.unembedding)
             return logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 

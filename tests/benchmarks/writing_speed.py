@@ -79,7 +79,7 @@ def _with_and_without(model: GPT, prompt: list[int], tokens: int, rounds: int) -
         without = 0.0
         for length in range(_EVERY // 2, tokens, _EVERY):
             with torch.inference_mode():
-                without += _EVERY * _timed(lambda length=length: model.next_token(ids[:, :length]))  # type: ignore[misc]
+                without += _EVERY * _timed(lambda length=length: model.next_token(ids[:, :length]))
         ratios.append(without / with_cache)
         print(f"{tokens} tokens: {with_cache:.1f} s with the cache, {without:.1f} s without, {ratios[-1]:.1f} times")
     print(f"median: {statistics.median(ratios):.1f} times")
@@ -128,7 +128,7 @@ def _first_tokens(reference: str, rounds: int) -> None:
 
         seconds = []
         for number in range(rounds + 2):
-            seconds.append(_timed(lambda number=number: ask(number, "token")))  # type: ignore[misc]
+            seconds.append(_timed(lambda number=number: ask(number, "token")))
             assert host.stdout is not None
             while json.loads(host.stdout.readline())["event"] != "done":
                 pass

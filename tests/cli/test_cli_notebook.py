@@ -17,7 +17,7 @@ def bar(outputs: Path) -> FakeRun:
     """A run that has finished with a validation loss of 2.05, of which 1.9 to 2.2 and a sentence were predicted."""
     fake = FakeRun(outputs, "bar", steps=20)
     fake.predict("val_loss=1.9..2.2@80%", "text=It works@60%")
-    fake.losses_of = lambda step: (1.9, 2.05)  # type: ignore[method-assign]
+    fake.losses_of = lambda step: (1.9, 2.05)
     fake.start().advance(20, evaluate=False).append(Evaluated(20, 1.0, 1.9, 2.05, True, 0.1))
     return fake.finish()
 

@@ -61,4 +61,4 @@ def test_a_field_without_a_default_is_needed() -> None:
     with pytest.raises(TypeError, match="It lacks steps"):
         from_plain(Study, {"rate": 0.1})
     with pytest.raises(TypeError, match="has no names"):
-        from_plain(Study, [3])  # type: ignore[arg-type]
+        from_plain(Study, [3])

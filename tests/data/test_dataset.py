@@ -22,7 +22,7 @@ from llmlab.data.tokenizers import Gpt2Tokenizer
 
 
 def load(block_size: int = 64, **values: object) -> Dataset:
-    data = DataSettings(**values)  # type: ignore[arg-type]
+    data = DataSettings(**values)
     return load_dataset(data, block_size, quiet)
 
 

@@ -169,7 +169,7 @@ def hub(site: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
         fake["asked"] = (path, name, split, streaming)
         if constants.HF_HUB_OFFLINE:
             raise ConnectionError("it is not in the cache")
-        for text in fake["rows"]:  # type: ignore[attr-defined]
+        for text in fake["rows"]:
             if text == "broken":
                 raise ConnectionError("the line went dead")
             yield {"text": text}

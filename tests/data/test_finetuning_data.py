@@ -26,7 +26,7 @@ GPT2 = Gpt2Tokenizer()
 
 
 def load(tokenizer: TextTokenizer = GPT2, context: int = 0, seed: int = 1, **changes: object) -> FinetuningData:
-    return load_finetuning_data(ExampleSettings(**changes), seed, tokenizer, context, quiet)  # type: ignore[arg-type]
+    return load_finetuning_data(ExampleSettings(**changes), seed, tokenizer, context, quiet)
 
 
 def rows_of(batch: Batch) -> list[list[int]]:

@@ -477,10 +477,10 @@ def test_a_data_set_is_that_of_the_same_text_by_its_path(folder: Path, split: st
     path = folder / "a.jsonl"
     build(path)
     asked = {"tokenizer": "gpt2", "split": split, "max_tokens": limit}
-    shards, text = (DataSettings(corpus=corpus, **asked) for corpus in ("built", str(path)))  # type: ignore[arg-type]
+    shards, text = (DataSettings(corpus=corpus, **asked) for corpus in ("built", str(path)))
     ours, theirs = load_dataset(shards, 16, quiet), load_dataset(text, 16, quiet)
-    assert np.asarray(ours.train).tolist() == theirs.train[:].tolist()  # type: ignore[union-attr]
-    assert np.asarray(ours.val).tolist() == theirs.val[:].tolist()  # type: ignore[union-attr]
+    assert np.asarray(ours.train).tolist() == theirs.train[:].tolist()
+    assert np.asarray(ours.val).tolist() == theirs.val[:].tolist()
     assert (ours.unigram_loss, ours.bytes_per_token) == (theirs.unigram_loss, theirs.bytes_per_token)
     assert known_losses(shards, quiet) == known_losses(text, quiet)
     for settings, dataset in ((shards, ours), (text, theirs)):
@@ -496,7 +496,7 @@ def test_a_built_corpus_keeps_its_bpe_and_other_tokenizers_read_its_text(folder:
     assert isinstance(dataset.train, ShardedTokens)
     assert dataset.tokenizer.key() == learned.key()
     other = load_dataset(DataSettings(corpus="built", tokenizer="char"), 16, quiet)
-    text = other.tokenizer.decode([*other.train[:].tolist(), *other.val[:].tolist()])  # type: ignore[union-attr]
+    text = other.tokenizer.decode([*other.train[:].tolist(), *other.val[:].tolist()])
     assert text == "\n\n".join(corpus.documents())
 
 

@@ -51,7 +51,7 @@ def solved(request: str) -> str:
     if question == "On which day":
         return told.rpartition(" on ")[2].removesuffix(".")
     values = NUMBERS.split()
-    first, sign, second = re.fullmatch(r"What is (\w+) (plus|minus) (\w+)\?", request).groups()  # type: ignore[union-attr]
+    first, sign, second = re.fullmatch(r"What is (\w+) (plus|minus) (\w+)\?", request).groups()
     left, right = values.index(first), values.index(second)
     return values[left + right if sign == "plus" else left - right]
 

@@ -241,7 +241,7 @@ def test_readme_leads_to_every_guide() -> None:
 def test_the_programs_that_the_manual_starts_are_installed_by_readme() -> None:
     project = read_toml(ROOT / "pyproject.toml")["project"]
     ours = project["scripts"] | project["gui-scripts"]
-    tests = {re.match(r"[\w-]+", wanted)[0] for wanted in project["optional-dependencies"]["test"]}  # type: ignore[index]
+    tests = {re.match(r"[\w-]+", wanted)[0] for wanted in project["optional-dependencies"]["test"]}
     started = {name for document in MANUAL for name in re.findall(r"\.venv/bin/([\w-]+)", DOCUMENTS[document])}
     assert started <= {"pip", "python"} | set(ours) | tests
     for target in ours.values():

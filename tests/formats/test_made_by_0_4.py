@@ -32,7 +32,7 @@ from llmlab.store.run_folder import RunFolder
 RENAMED = {"eval_windows": "eval_sequences", "arms": "trials", "arm": "trial"}
 ARCHIVE = Path(__file__).with_name("made_by_0.4.tar.xz")
 with tarfile.open(ARCHIVE) as _packed:
-    SAID = json.load(_packed.extractfile("said.json"))  # type: ignore[arg-type]
+    SAID = json.load(_packed.extractfile("said.json"))
 READ = {one["words"]: one["said"] for one in SAID["asked"]}
 REPORTS = [words for words in READ if words.startswith("experiment report")]
 # Of floats that are computed anew, on other processors and with other versions of torch.
@@ -130,7 +130,7 @@ def test_the_queue_waits_as_it_did(lab: Path) -> None:
     assert queue.paused
     waiting = [(item.name, item.track, item.preset, item.seconds) for item in queue.items]
     assert waiting == [("later", "pretraining", "baby", 60.0), ("later-tuned", "finetuning", "", None)]
-    assert queue.items[1].settings.model.base == "base@final"  # type: ignore[union-attr]
+    assert queue.items[1].settings.model.base == "base@final"
 
 
 def _unpacked(folder: Path) -> Path:

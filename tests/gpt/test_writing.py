@@ -18,7 +18,7 @@ from llmlab.gpt.model import GPT
 
 def _written(model: GPT, prompt: list[int], tokens: int = 30, **how: float) -> list[int]:
     seed = int(how.pop("seed", 0))
-    return [token.id for token in generate(model, prompt, tokens, Sampling(**how), seed=seed)]  # type: ignore[arg-type]
+    return [token.id for token in generate(model, prompt, tokens, Sampling(**how), seed=seed)]
 
 
 def test_temperature_zero_takes_the_likeliest_also_beyond_the_context() -> None:
@@ -172,10 +172,10 @@ def test_a_penalty_on_repetition_counts_the_prompt_and_what_was_written() -> Non
 
 
 def test_writing_moves_no_global_random_numbers() -> None:
-    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index]
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
     _written(lively_without_seeding(), [1, 2])
     assert torch.equal(before[0], torch.get_rng_state())
-    assert before[1:] == (random.getstate(), np.random.get_state()[1].tolist())  # type: ignore[index]
+    assert before[1:] == (random.getstate(), np.random.get_state()[1].tolist())
 
 
 def lively_without_seeding() -> GPT:

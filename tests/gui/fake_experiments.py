@@ -140,7 +140,7 @@ class FakeExperiment:
         image.fill(QColor("#808080"))
         buffer = QBuffer()
         buffer.open(QIODevice.OpenModeFlag.WriteOnly)
-        assert image.save(buffer, "PNG")  # type: ignore[call-overload]
+        assert image.save(buffer, "PNG")
         self.folder.figures.mkdir(exist_ok=True)
         (self.folder.figures / "basin.png").write_bytes(bytes(buffer.data().data()))
         report = (

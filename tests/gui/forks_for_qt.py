@@ -35,7 +35,7 @@ def install() -> None:
             program, arguments = sys.executable, ["-IS", __file__, name, program, *arguments]
         start(self, program, arguments)
 
-    QProcess.start = start_fork  # type: ignore[assignment]
+    QProcess.start = start_fork
     threading.Thread(target=_serve, args=[listener], daemon=True, name="forks for Qt").start()
 
 

@@ -28,7 +28,7 @@ class InspectionLab(FakeLab):
         super().__init__(outputs)
         self.host = host or FakeModelHost()
         self.redraw = RedrawTimer(self)
-        self.inspection = InspectionSession(outputs, self, host=self.host)  # type: ignore[arg-type]
+        self.inspection = InspectionSession(outputs, self, host=self.host)
         self.inspection.failed.connect(self.error_raised)
         self.words: list[str] = []
         self.said.connect(self.words.append)

@@ -26,14 +26,14 @@ def question(form: str, number: int = 0) -> Question:
         "answer": "4",
         "how": "So.",
     }
-    return Question(kind=f"{form}-{number}", form=form, **(values | _FORMS[form]))  # type: ignore[arg-type]
+    return Question(kind=f"{form}-{number}", form=form, **(values | _FORMS[form]))
 
 
 class Questions:
     """A model's process that hands out these questions when it is told to."""
 
     def __init__(self, questions: Sequence[Question | LabError | None]) -> None:
-        self.left, self.requests, self.asked = list(questions), [], []  # type: ignore[var-annotated]
+        self.left, self.requests, self.asked = list(questions), [], []
 
     def practice(self, model: str, seed: int, concept: str, without: Sequence[str], quick: bool = False) -> Request:
         self.asked.append((model, concept, list(without)))

@@ -37,11 +37,11 @@ from llmlab_gui.write.dock import WriteDock
 
 
 def write_dock(lab: FakeLab) -> WriteDock:
-    return WriteDock(lab, host=ModelHost(command=FAKE_HOST))  # type: ignore[arg-type]
+    return WriteDock(lab, host=ModelHost(command=FAKE_HOST))
 
 
 def data_dock(lab: FakeLab) -> DataDock:
-    return DataDock(lab, host=ModelHost(command=FAKE_HOST))  # type: ignore[arg-type]
+    return DataDock(lab, host=ModelHost(command=FAKE_HOST))
 
 
 def _processes() -> set[int]:
@@ -81,7 +81,7 @@ def test_closing_ends_what_hashes_tries_or_scans_however_long_it_would_take(
     monkeypatch.setattr(finetune_setup, "probe_unsloth", endless)
     monkeypatch.setattr(corpus_editor, "find_corpus", endless)
     lab, whole_lab = FakeLab(tmp_path), Lab(tmp_path / "none")
-    shown = CheckpointsDock(lab)  # type: ignore[arg-type]
+    shown = CheckpointsDock(lab)
     setup, scratch = FinetuneSetupDock(whole_lab), SetupDock(whole_lab)
     for widget in (shown, setup, scratch):
         qtbot.addWidget(widget)

@@ -60,7 +60,7 @@ def test_a_bar_is_what_the_logit_loses_without_its_part_while_the_scale_stays(op
 
     for layer in range(2):
         for what, point in (("attention", "attn_out"), ("feed_forward", "mlp_out")):
-            lost = logit(final) - logit(final - seen.points[point, layer][8])  # type: ignore[index]
+            lost = logit(final) - logit(final - seen.points[point, layer][8])
             assert bars[f"attribution/{what}"][layer].item() == pytest.approx(lost, abs=1e-5)
     lost = logit(final) - logit(final - seen.points["pre_attn", 0][8])
     assert bars["attribution/embedding"].item() == pytest.approx(lost, abs=1e-5)
@@ -73,7 +73,7 @@ def test_neurons_and_bias_sum_to_the_layers_bar(options: dict[str, Any]) -> None
     anatomy, ids = scratch_anatomy(model), some_ids(12)
     whole, watcher = AttributionAt(anatomy, 7), NeuronsAt(anatomy, 1, 7)
     run(model, anatomy, ids, [whole, watcher])
-    hidden = model.blocks[1].feed_forward.down.weight.shape[1]  # type: ignore[union-attr]
+    hidden = model.blocks[1].feed_forward.down.weight.shape[1]
     found, bar = watcher.results(2, 6, top=10_000), whole.results(2, 6)["attribution/feed_forward"][1].item()
     assert len(found["neurons/index"]) == hidden
     assert found["neurons/sum"].item() == pytest.approx(bar, abs=1e-5)

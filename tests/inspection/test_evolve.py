@@ -106,7 +106,7 @@ def test_one_checkpoint_is_in_memory_at_a_time(run: RunFolder, monkeypatch: pyte
 
     def open_model(*args: object) -> OpenModel:
         assert not [model for model in living if model() is not None]
-        opened = really(*args)  # type: ignore[arg-type]
+        opened = really(*args)
         living.append(weakref.ref(opened.model))
         return opened
 

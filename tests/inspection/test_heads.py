@@ -157,7 +157,7 @@ def test_who_follows_the_sentence_with_plain_transformers_gets_the_scores(tmp_pa
     assert said is not None, how
     length, first, below, seed = (None if number is None else int(number) for number in said.groups())
     assert length is not None
-    order = torch.randperm(below, generator=torch.Generator().manual_seed(seed)).tolist()  # type: ignore[call-overload, arg-type]
+    order = torch.randperm(below, generator=torch.Generator().manual_seed(seed)).tolist()
     half = [id for id in order if id != first][:length]
     before = [] if first is None else [first]
     model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")

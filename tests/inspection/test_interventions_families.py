@@ -156,7 +156,7 @@ def test_a_batch_of_changed_prompts_is_each_of_them_alone(name: str, tmp_path: P
     flat = name == "opt"  # its feed-forward gets all positions of all prompts in one row
     heads, point = heads_of(model.anatomy) is not None and not flat, "mlp_out" if flat else "pre_attn"
     aim = {"ids": prompt, "source_ids": source, "answer": "3", "against": "40"}
-    question = PatchingSweep(**aim, over="layer,head" if heads else "layer,position", point=point)  # type: ignore[arg-type]
+    question = PatchingSweep(**aim, over="layer,head" if heads else "layer,position", point=point)
     patching_sweep(model, question, tmp_path / "sweep", budget=7 * row_bytes(model.anatomy, TIME))
     grid = read_archive(tmp_path / "sweep")["sweep/logit_difference"]
     part = "head:{}.{}" if heads else f"residual:{{}}.{point}@{{}}"

@@ -30,7 +30,7 @@ def looked(model: GPT, anatomy: Anatomy, ids: Tensor, **options: Any) -> dict[st
 def every_row(model: GPT, anatomy: Anatomy, ids: Tensor) -> tuple[Tensor, Tensor]:
     """Logits of all rows by the model's own modules [2 L + 1, T, V], and the model's logits [T, V]."""
     seen, logits = watch_all(model, anatomy, ids)
-    streams = [seen.points[point, layer] for layer in range(anatomy.n_layer) for point in ("pre_attn", "post_attn")]  # type: ignore[index]
+    streams = [seen.points[point, layer] for layer in range(anatomy.n_layer) for point in ("pre_attn", "post_attn")]
     rows = [model.logits(model.final_norm(x)) for x in (*streams, seen.final_residual)]
     return torch.stack(rows), logits
 

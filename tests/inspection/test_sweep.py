@@ -35,7 +35,7 @@ def one_by_one(model: OpenModel, folder: Path, question: PatchingSweep, edit: st
         "text": question.text, "source": question.source, "align": question.align, "position": question.position,
         "answer": question.answer, "against": question.against, "reference": question.reference,
     }  # fmt: skip
-    intervene(model, Intervene(edits=(edit,), **shared), folder / "one")  # type: ignore[arg-type]
+    intervene(model, Intervene(edits=(edit,), **shared), folder / "one")
     return read_archive(folder / "one")
 
 

@@ -399,7 +399,7 @@ def test_the_time_left_follows_from_the_pace_and_news_are_not_too_many(monkeypat
 def test_a_model_whose_parts_cannot_be_told_is_described_with_the_reason(outputs: Path, tmp_path: Path) -> None:
     opened = open_model(str(tiny_models.save(tiny_models.llama(), tmp_path / "strange")), outputs)
 
-    class Unknown(type(opened)):  # type: ignore[misc]
+    class Unknown(type(opened)):
         anatomy = property(lambda self: (_ for _ in ()).throw(LabError("No.", "Its stream does not add up.")))
 
     said = about(Unknown(opened.reference, opened.name, opened.kind, opened.model, opened.tokenizer))

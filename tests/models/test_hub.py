@@ -30,7 +30,7 @@ def open_all(names: list[str]) -> list[str]:
     for name in names:
         told: list[str] = []
         try:
-            opened = open_model(name, Path(), lambda what, *_, told=told: told.append(what))  # type: ignore[misc]
+            opened = open_model(name, Path(), lambda what, *_, told=told: told.append(what))
             about = f"{opened.reference} {opened.name} {opened.kind} {opened.weights_sha256}"
             said.append(f"{about} | {'; '.join(dict.fromkeys(told))}")
         except LabError as error:

@@ -15,7 +15,7 @@ import torch
 import transformers
 from peft import PeftModel
 from small_runs import new_run, train_here
-from torch import nn
+from tiny_models import logits
 from transformers import Qwen2Config, Qwen2ForCausalLM
 from tuned_runs import LLAMA_TARGETS, SCRATCH_TARGETS, copy_adapter, full_run, llama_folder, lora_run
 
@@ -61,12 +61,6 @@ def qwen2(**changes: Any) -> Any:
         "eos_token_id": tiny_models.TOKENIZER.end_of_text,
     }
     return tiny_models.lively(Qwen2ForCausalLM(Qwen2Config(**(values | changes))))
-
-
-def logits(model: nn.Module, ids: list[int]) -> torch.Tensor:
-    with torch.no_grad():
-        output = model(torch.tensor([ids]))
-    return (output if isinstance(output, torch.Tensor) else output.logits)[0]
 
 
 @pytest.mark.parametrize("name", ["on-small@50", "on-llama@50", "on-qwen2@50"])

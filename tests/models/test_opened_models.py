@@ -20,7 +20,7 @@ import torch
 import transformers
 from peft import PeftModel
 from small_runs import new_run, train_here
-from tiny_models import TOKENIZER
+from tiny_models import TOKENIZER, logits
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.processors import TemplateProcessing
@@ -47,12 +47,6 @@ PROMPT = "the king and the thing"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_models.save(tiny_models.llama(), tmp_path_factory.mktemp("llama"))
-
-
-def logits(model: nn.Module, ids: list[int]) -> torch.Tensor:
-    with torch.no_grad():
-        output = model(torch.tensor([ids]))
-    return output if isinstance(output, torch.Tensor) else output.logits
 
 
 def test_a_folder_is_the_plain_librarys_model(folder: Path, outputs: Path) -> None:
@@ -338,7 +332,7 @@ def test_greedy_writing_is_transformers_own(folder: Path, outputs: Path) -> None
 def test_the_next_tokens_are_the_models_distribution(folder: Path, outputs: Path) -> None:
     opened = open_model(str(folder), outputs)
     expected = next_tokens(opened, PROMPT, TOKENIZER.vocab_size)
-    p = logits(opened.model, opened.tokenizer.encode(PROMPT))[0, -1].softmax(-1)
+    p = logits(opened.model, opened.tokenizer.encode(PROMPT))[-1].softmax(-1)
     assert [q for _, q in expected.top] == pytest.approx(sorted(p.tolist(), reverse=True), abs=1e-6)
     assert expected.entropy == pytest.approx(-sum(q * math.log(q) for q in p.tolist()), abs=1e-4)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from small_runs import new_run, train_here
-from torch import nn
+from tiny_models import logits
 from tuned_runs import (
     LLAMA_TARGETS,
     SCRATCH_TARGETS,
@@ -67,13 +67,6 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Made:
 @pytest.fixture(params=["scratch", "llama"])
 def made(request: pytest.FixtureRequest) -> Made:
     return request.getfixturevalue(request.param)
-
-
-def logits(model: nn.Module, ids: list[int]) -> torch.Tensor:
-    """[T, V] of either kind of model."""
-    with torch.no_grad():
-        output = model(torch.tensor([ids]))
-    return (output if isinstance(output, torch.Tensor) else output.logits)[0]
 
 
 def test_a_checkpoint_is_pefts_model_on_the_same_base(made: Made) -> None:

@@ -56,7 +56,7 @@ def opened(run: RunFolder) -> OpenModel:
 
 def _text(opened: OpenModel, prompt: str, tokens: int = 20, **how: float) -> str:
     seed = int(how.pop("seed", 3))
-    drawn = write(opened, prompt, tokens, Sampling(**({"temperature": 0.9} | how)), seed=seed)  # type: ignore[arg-type]
+    drawn = write(opened, prompt, tokens, Sampling(**({"temperature": 0.9} | how)), seed=seed)
     return "".join(token.text for token in drawn)
 
 
@@ -355,7 +355,7 @@ def test_pieces_join_to_what_the_whole_text_has_more_than_the_prompts(
     if name == "task":
         prompt, known = "3 5", st.integers(0, 7)
     else:
-        size = 50_000 if "gpt2" in name else 256 if name == "own bytes" else len(tokenizer.inner)  # type: ignore[attr-defined]
+        size = 50_000 if "gpt2" in name else 256 if name == "own bytes" else len(tokenizer.inner)
         prompt, known = data.draw(text.filter(lambda some: bool(tokenizer.encode(some)))), st.integers(0, size - 1)
     ids = data.draw(st.lists(known, max_size=12))
     if name != "task" and data.draw(st.booleans()):
@@ -392,7 +392,7 @@ def test_a_long_text_is_decoded_a_few_times_and_not_once_a_token(opened: OpenMod
             read += len(ids)
             return super().decode(ids)
 
-    counting = Counting(tokenizer.inner)  # type: ignore[attr-defined]
+    counting = Counting(tokenizer.inner)
     prompt = "the king is the king " * 20
     ids = tokenizer.encode("is the king \U0001f642 the king " * 100)
     assert _said(opened, counting, prompt, ids) == _added(tokenizer, prompt, ids)

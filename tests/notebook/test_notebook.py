@@ -216,7 +216,7 @@ def test_a_judgement_must_fit_what_is_judged(outputs: Path) -> None:
         book.judge(entry, 1, "perhaps")
     with pytest.raises(UsageError, match="no prediction 9"):
         book.judge(entry, 8, "right")
-    assert book.judge(entry, 2, "3").lines()[2].score.right is True  # type: ignore[union-attr]
+    assert book.judge(entry, 2, "3").lines()[2].score.right is True
     with pytest.raises(UsageError, match="1000 characters"):
         book.learn(entry, "x" * 1001)
     with pytest.raises(UsageError, match="Did you mean bar"):

@@ -12,7 +12,7 @@ from llmlab.notebook.scoring import NotBefore, Score, brier, same_choice, score,
 
 
 def scored(line: str, outcome: object, options: int = 0) -> Score:
-    found = score(parse_prediction(line), outcome, options)  # type: ignore[arg-type]
+    found = score(parse_prediction(line), outcome, options)
     assert found is not None
     return found
 
@@ -116,7 +116,7 @@ def test_what_did_not_come_in_time_refutes_only_what_was_to_come_by_then() -> No
 
 @pytest.mark.parametrize("outcome", [None, math.nan, math.inf, "", "no number"])
 def test_an_outcome_that_is_none_has_no_score(outcome: object) -> None:
-    assert score(parse_prediction("val_loss=1..2@80%"), outcome) is None  # type: ignore[arg-type]
+    assert score(parse_prediction("val_loss=1..2@80%"), outcome) is None
 
 
 def test_stating_what_one_believes_costs_least() -> None:

@@ -228,7 +228,7 @@ def test_an_edit_of_all_three_places_breaks_what_was_sealed_later(outputs: Path)
     book.refresh()
     (forged,) = lock("run", [parse_prediction("val_loss=1.9..2.2@80%")])
     forged |= {"locked_at": first.run.info().predictions[0]["locked_at"]}
-    forged["seal"] = hashed(["run", forged["locked_at"], 0, read_locked(forged).prediction.as_dict()])  # type: ignore[union-attr]
+    forged["seal"] = hashed(["run", forged["locked_at"], 0, read_locked(forged).prediction.as_dict()])
     first.run.write_info(replace(first.run.info(), predictions=[forged]))
     path = book.folder / "run-first.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"predictions": [forged]}))
@@ -474,7 +474,7 @@ def test_two_programs_at_once_make_one_chain(outputs: Path) -> None:
             lab_notebook(outputs).refresh()
         return 0
 
-    workers = [Fork(lambda name=name: work(name)) for name in ("a", "b")]  # type: ignore[misc]
+    workers = [Fork(lambda name=name: work(name)) for name in ("a", "b")]
     assert [worker.wait() for worker in workers] == [0, 0]
     contents = lab_notebook(outputs).refresh()
     assert contents.damaged == []

@@ -43,12 +43,12 @@ def asked(form: str = VALUE, **changes: object) -> Question:
         "low": 3.9,
         "high": 4.1,
     }
-    return Question(**(values | changes))  # type: ignore[arg-type]
+    return Question(**(values | changes))
 
 
 def answer(kind: str, right: bool, day: float, **changes: object) -> Answer:
     values = {"way": "know", "concept": "attention", "form": VALUE, "given": "1", "answer": "2"}
-    return Answer(kind=kind, right=right, time=day * DAY, **(values | changes))  # type: ignore[arg-type]
+    return Answer(kind=kind, right=right, time=day * DAY, **(values | changes))
 
 
 @each(

@@ -237,7 +237,7 @@ def test_the_first_hours_page_asks_about_its_own_prompt_and_nowhere_else(subject
         assert back is not None
         (first, second) = (float(share) for share in re.findall(r"from ([\d.]+) % to ([\d.]+) %", back.how)[0])
         assert first == pytest.approx(100 * best, abs=0.006)
-        layer, head = map(int, re.search(r"Head (\d)\.(\d)", back.how).groups())  # type: ignore[union-attr]
+        layer, head = map(int, re.search(r"Head (\d)\.(\d)", back.how).groups())
         changed = copy.deepcopy(model)
         width = model.settings.n_embd // model.settings.n_head
         with torch.no_grad():

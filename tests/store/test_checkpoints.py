@@ -152,7 +152,7 @@ def test_a_kill_at_any_moment_of_saving_leaves_checkpoints_that_verify(tmp_path:
     for _ in range(12):
         newest = _steps(folder)[-1]
         child = Fork(lambda: _save_forever(folder))
-        wait_until(lambda newest=newest: bool(list(folder.glob(".tmp-*"))))  # type: ignore[misc]
+        wait_until(lambda newest=newest: bool(list(folder.glob(".tmp-*"))))
         child.kill()
         interrupted += bool(list(folder.glob(".tmp-*")))
         clean_staging(folder)

@@ -120,7 +120,7 @@ DAMAGE: dict[str, Callable[[Path], None]] = {
     "manifest of another step": lambda folder: (folder / MANIFEST_FILE).write_bytes(
         (folder.with_name("step-00000005") / MANIFEST_FILE).read_bytes()
     ),
-    "all files gone": lambda folder: [path.unlink() for path in folder.iterdir()],  # type: ignore[dict-item,return-value]
+    "all files gone": lambda folder: [path.unlink() for path in folder.iterdir()],
     "resealed model cut": _reseal_after(lambda folder: _shorten(folder / MODEL_FILE)),
     "resealed state cut": _reseal_after(lambda folder: _shorten(folder / STATE_FILE)),
     "resealed state empty": _reseal_after(lambda folder: (folder / STATE_FILE).write_bytes(b"")),

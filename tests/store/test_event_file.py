@@ -39,7 +39,7 @@ def _lines_of_a_killed_run() -> tuple[list[bytes], int]:
 
 
 LINES, SAVED_AT = _lines_of_a_killed_run()
-COUNTED = [line for line in LINES if from_line(line).step <= _SAVED]  # type: ignore[union-attr]
+COUNTED = [line for line in LINES if from_line(line).step <= _SAVED]
 
 
 def _begin(folder: Path, content: bytes, step: int, scan_from: int) -> tuple[RunFolder, int]:

@@ -14,7 +14,7 @@ from llmlab.store.requests import Request
 def test_requests_are_taken_once_in_the_order_in_which_they_were_sent(tmp_path: Path) -> None:
     folder = tmp_path / "requests"
     for name in ("pause", "save", "resume"):
-        requests.send(folder, name)  # type: ignore[arg-type]
+        requests.send(folder, name)
     requests.send(folder, "sample", prompts=["a", "b"])
     taken = requests.take(folder)
     assert taken == [Request("pause"), Request("save"), Request("resume"), Request("sample", {"prompts": ["a", "b"]})]

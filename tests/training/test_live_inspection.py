@@ -233,4 +233,4 @@ def test_the_model_inside_its_wrappers_is_asked() -> None:
     plain = torch.nn.Linear(2, 2)
     assert unwrapped(plain) is plain
     assert unwrapped(Wrapper(plain)) is plain
-    assert unwrapped(torch.compile(Wrapper(plain), backend="eager")) is plain  # type: ignore[arg-type]
+    assert unwrapped(torch.compile(Wrapper(plain), backend="eager")) is plain

@@ -54,7 +54,7 @@ def _asking(run: RunFolder, **asked: int) -> Iterator[None]:
     def step(self: Trainer) -> Any:
         for name, number in asked.items():
             if self.progress.step + 1 == number and self.run == run:
-                requests.send(run.requests, name)  # type: ignore[arg-type]
+                requests.send(run.requests, name)
         return plain(self)
 
     with mock.patch.object(Trainer, "optimizer_step", step):
@@ -200,7 +200,7 @@ def test_resuming_reads_where_every_generator_stood(run: RunFolder, interrupted:
     plain = Trainer.optimizer_step
 
     def look(self: Trainer) -> Any:
-        states["before"] = (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())  # type: ignore[index]
+        states["before"] = (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
         states.setdefault("first", states["before"])
         return plain(self)
 
@@ -209,7 +209,7 @@ def test_resuming_reads_where_every_generator_stood(run: RunFolder, interrupted:
     with mock.patch.object(Trainer, "optimizer_step", look):
         with _asking(run, stop=interrupted):
             train_here(run)
-        after = (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())  # type: ignore[index]
+        after = (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
         random.seed(99)
         np.random.seed(99)
         torch.manual_seed(99)

@@ -51,7 +51,7 @@ def loss(model: nn.Module, ids: list[int]) -> torch.Tensor:
     """By the models' own way."""
     batch = torch.tensor([ids])
     if type(model).__name__ == "GPT":
-        return model.loss(batch[:, :-1], batch[:, 1:])  # type: ignore[operator]
+        return model.loss(batch[:, :-1], batch[:, 1:])
     return F.cross_entropy(model(input_ids=batch[:, :-1]).logits[0], batch[0, 1:])
 
 
@@ -136,7 +136,7 @@ def test_a_weights_gradient_and_its_adamw_step_are_those_of_torch(which: str) ->
     assert numbers(stages, "adamw") == pytest.approx([before, float(weight[index])], rel=1e-5)
     assert all(by_name(stages)[one].difference is not None for one in ("clipping", "adamw", "schedule"))
     # The change of a weight, 0.01, is known to a ten-thousandth of it: nothing coarser passes for equal.
-    assert by_name(stages)["adamw"].difference < 1e-6  # type: ignore[operator]
+    assert by_name(stages)["adamw"].difference < 1e-6
     with torch.no_grad():
         expected = [float(loss(twin, ids)) for ids in (ids_of(model), TOKENIZER.encode("the ring"))]
     measured = numbers(stages, "step")
@@ -153,9 +153,9 @@ def test_walks_come_back_from_their_archives_as_they_were(tmp_path: Path) -> Non
         out = answer_question(model, question, values, tmp_path / "walk", more=walks_of(GgufFile(tmp_path)))
         came = from_archive(read_archive(out))
         if question == "walk":
-            went = walk(model, Walk(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}))  # type: ignore[arg-type]
+            went = walk(model, Walk(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}))
         else:
-            went = walk_back(model, WalkBack(**values), Trained())  # type: ignore[arg-type]
+            went = walk_back(model, WalkBack(**values), Trained())
         assert [stage.as_dict() for stage in came] == [stage.as_dict() for stage in went]
 
 

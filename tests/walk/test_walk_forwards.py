@@ -152,7 +152,7 @@ def test_tokens_drawn_by_walks_are_those_that_generation_writes(how: Sampling) -
     for model in (scratch(), opened(gpt2())):
         ids = tuple(TOKENIZER.encode(TEXT))
         if type(model.model).__name__ == "GPT":
-            written = [token.id for token in generate(model.model, ids, 4, how, seed=3)]  # type: ignore[arg-type]
+            written = [token.id for token in generate(model.model, ids, 4, how, seed=3)]
         else:
             written = [token.id for token in continued(model.model, list(ids), 4, how, seed=3)]
         drawn: list[int] = []
@@ -200,7 +200,7 @@ def test_any_number_can_be_changed_and_what_follows_is_computed_with_it(which: d
     """
     begin, share = (0, 1) if which in (SETTINGS[6], "gemma2") else (CHANGED.index(which) % 8, 8)
     model = opened(family_model(which)) if isinstance(which, str) else scratch(**which)
-    asked = Walk(ids=IDS, layer=1 if isinstance(which, dict) else 0, head=2, position=-2, key=1, **HOW)  # type: ignore[arg-type]
+    asked = Walk(ids=IDS, layer=1 if isinstance(which, dict) else 0, head=2, position=-2, key=1, **HOW)
     plain = walk(model, asked)
     values = {(stage.name, value.name): value for stage in plain for value in stage.values}
     there = {of: values[where] for of, where in CHANGEABLE.items() if where in values}
@@ -224,7 +224,7 @@ def test_any_number_can_be_changed_and_what_follows_is_computed_with_it(which: d
         if at < names.index("logits"):
             before = by_name(plain)["logits"].values[1].array
             assert by_name(changed)["logits"].values[1].changed, of
-            assert np.array_equal(by_name(changed)["logits"].values[1].was, before)  # type: ignore[arg-type]
+            assert np.array_equal(by_name(changed)["logits"].values[1].was, before)
 
 
 def test_a_changed_score_moves_the_pattern_of_its_row_alone() -> None:
@@ -268,7 +268,7 @@ def test_what_a_token_had_before_a_change_is_shown_beside_that_token() -> None:
     ):
         shown = by_name(changed)[stage].values[place]
         assert shown.picked != before[stage].values[place].picked
-        assert np.array_equal(shown.was, before[whole].values[1].array[list(shown.picked)])  # type: ignore[arg-type]
+        assert np.array_equal(shown.was, before[whole].values[1].array[list(shown.picked)])
 
 
 def test_a_changed_token_and_a_changed_weight_are_those_of_another_model() -> None:
@@ -343,7 +343,7 @@ def test_where_no_token_is_left_none_is_drawn() -> None:
     best = by_name(walk(scratch(), Walk(text=TEXT)))["logits"].values[0].picked[0]
     for how in ({"top_k": 1}, {"temperature": 0.0}):
         with pytest.raises(UsageError, match="No token is left"):
-            walk(scratch(), Walk(text=TEXT, changes=(f"probabilities[{best}]=0",), **how))  # type: ignore[arg-type]
+            walk(scratch(), Walk(text=TEXT, changes=(f"probabilities[{best}]=0",), **how))
 
 
 def test_the_angle_of_a_rotation_is_position_times_theta() -> None:

@@ -38,7 +38,7 @@ def shown(qtbot: QtBot, values: np.ndarray, size: tuple[int, int] = (640, 560), 
     qtbot.addWidget(heatmap)
     heatmap.resize(*size)
     names = [[f"t{place}" for place in range(count)] for count in values.shape]
-    heatmap.show_heat(Heat(values, names[0], names[1], "query", "key", **more))  # type: ignore[arg-type]
+    heatmap.show_heat(Heat(values, names[0], names[1], "query", "key", **more))
     heatmap.show()
     return heatmap
 
@@ -56,8 +56,8 @@ def lightness(colors: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("theme", [LIGHT, DARK], ids=lambda theme: theme.name)
 def test_zero_is_the_panels_colour_and_lightness_runs_one_way_evenly(theme: object) -> None:
-    table = ground_table(theme)  # type: ignore[arg-type]
-    assert QColor(*table[0].tolist()) == QColor(theme.surface)  # type: ignore[attr-defined]
+    table = ground_table(theme)
+    assert QColor(*table[0].tolist()) == QColor(theme.surface)
     steps = np.diff(lightness(table[1:].astype(float))[::16])
     assert (np.sign(steps) == np.sign(steps[0])).all()
     assert np.abs(steps).max() < 2.5 * np.abs(steps).mean()
@@ -117,7 +117,7 @@ def test_zooming_keeps_what_is_under_the_pointer_and_a_double_click_shows_everyt
     row, column = heatmap.cell_at(place)
     assert abs(row - 150) <= 1
     assert abs(column - 40) <= 1
-    heatmap.mouseDoubleClickEvent(None)  # type: ignore[arg-type]
+    heatmap.mouseDoubleClickEvent(None)
     assert len(heatmap._view.rows()) == 200
 
 

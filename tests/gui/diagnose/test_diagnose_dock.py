@@ -74,7 +74,7 @@ def test_a_mystery_goes_from_its_start_to_its_reveal_by_keyboard(
     run = _started(qtbot, dock, level=2)
     assert trained == [run.id]
     assert lab.current() is not None
-    assert lab.current().id == run.full_name  # type: ignore[union-attr]
+    assert lab.current().id == run.full_name
     assert "level 2, middle" in dock.standing.text()
     assert not dock.tabs.isTabEnabled(REVEAL)
 
@@ -174,7 +174,7 @@ def test_where_the_panels_show_another_run_or_model_that_is_said_and_a_button_br
     for name in (f"{run.id}-seed", f"{run.id}0-healthy"):  # a further experiment; one of mystery-10
         create_run(outputs, MysterySettings(), name=name)
         lab.refresh()
-        qtbot.waitUntil(lambda name=name: lab.row(f"mysteries/{name}") is not None)  # type: ignore[misc]
+        qtbot.waitUntil(lambda name=name: lab.row(f"mysteries/{name}") is not None)
         lab.set_current(f"mysteries/{name}")
         assert dock.run == run
         assert dock.bring_button.isVisible()
@@ -186,7 +186,7 @@ def test_where_the_panels_show_another_run_or_model_that_is_said_and_a_button_br
     assert dock.run == run
     assert "The panels show tuned" in dock.standing.text()
     dock.bring_button.click()
-    assert lab.current().id == run.full_name  # type: ignore[union-attr]
+    assert lab.current().id == run.full_name
     assert not dock.bring_button.isVisible()
     assert "The panels" not in dock.standing.text()
     opened: list[str] = []

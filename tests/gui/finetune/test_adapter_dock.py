@@ -33,7 +33,7 @@ def lab(tmp_path: Path, qtbot: QtBot) -> Iterator[InspectionLab]:
 
 @pytest.fixture
 def dock(lab: InspectionLab, qtbot: QtBot) -> Iterator[AdapterDock]:
-    made = AdapterDock(lab)  # type: ignore[arg-type]
+    made = AdapterDock(lab)
     lab.open(qtbot, made, model="tuned@100")
     yield made
     made.shutdown()
@@ -82,7 +82,7 @@ def test_the_table_has_every_matrix_with_all_its_numbers(qtbot: QtBot, dock: Ada
 
 def test_a_model_that_was_not_fine_tuned_is_not_asked_about(lab: InspectionLab, qtbot: QtBot) -> None:
     lab.host.kind = "scratch"
-    dock = AdapterDock(lab)  # type: ignore[arg-type]
+    dock = AdapterDock(lab)
     lab.open(qtbot, dock)
     assert "bar@150 was not fine-tuned" in dock._empty.text
     assert "BASE+ADAPTER" in dock._empty.text
@@ -94,7 +94,7 @@ def test_a_current_fine_tuning_run_is_one_click_away_once_it_has_saved_one(
     lab: InspectionLab, qtbot: QtBot, tmp_path: Path
 ) -> None:
     lab.host.kind = "scratch"
-    dock = AdapterDock(lab)  # type: ignore[arg-type]
+    dock = AdapterDock(lab)
     lab.open(qtbot, dock)
     mine = tuned_run(tmp_path)
     saved = mine.run.checkpoints.rename(tmp_path / "later")
@@ -111,7 +111,7 @@ def test_a_current_fine_tuning_run_is_one_click_away_once_it_has_saved_one(
 
 
 def test_a_model_that_was_opened_before_its_tab_is_chosen_is_measured(lab: InspectionLab, qtbot: QtBot) -> None:
-    window, dock, front = QMainWindow(), AdapterDock(lab), QDockWidget()  # type: ignore[arg-type]
+    window, dock, front = QMainWindow(), AdapterDock(lab), QDockWidget()
     qtbot.addWidget(window)
     lab.open(qtbot, dock, model="tuned@100")
     for one in (dock, front):
@@ -131,7 +131,7 @@ def test_a_model_that_was_opened_before_its_tab_is_chosen_is_measured(lab: Inspe
 
 def test_a_failure_is_shown_in_words_and_can_be_tried_again(lab: InspectionLab, qtbot: QtBot) -> None:
     lab.host.fail["change"] = LabError("The adapter is damaged.", "It is cut.", "Take another.")
-    dock = AdapterDock(lab)  # type: ignore[arg-type]
+    dock = AdapterDock(lab)
     lab.open(qtbot, dock, model="tuned@100")
     qtbot.waitUntil(lambda: "The adapter is damaged" in dock._empty.text)
     del lab.host.fail["change"]
@@ -144,7 +144,7 @@ def test_base_and_fine_tuned_are_compared_on_the_prompt_in_one_click(
     lab: InspectionLab, qtbot: QtBot, dock: AdapterDock, tmp_path: Path
 ) -> None:
     run = tuned_run(tmp_path, base="small@final")
-    compare = CompareDock(lab)  # type: ignore[arg-type]
+    compare = CompareDock(lab)
     qtbot.addWidget(compare)
     compare.show()
     lab.inspection.open(f"{run.run.path}@50")  # which was deleted since
@@ -162,7 +162,7 @@ def test_without_an_active_model_the_fine_tuned_one_is_opened_and_then_compared(
     lab: InspectionLab, qtbot: QtBot, tmp_path: Path
 ) -> None:
     run = tuned_run(tmp_path, base="small@final")
-    compare = CompareDock(lab)  # type: ignore[arg-type]
+    compare = CompareDock(lab)
     qtbot.addWidget(compare)
     compare.show()
     lab.inspection.set_prompt(PROMPT, False, at_once=True)
@@ -179,7 +179,7 @@ def test_without_an_active_model_the_fine_tuned_one_is_opened_and_then_compared(
 
 def test_a_run_whose_base_is_gone_says_so(lab: InspectionLab, qtbot: QtBot, tmp_path: Path) -> None:
     run = tuned_run(tmp_path, base="nowhere@final")
-    compare = CompareDock(lab)  # type: ignore[arg-type]
+    compare = CompareDock(lab)
     qtbot.addWidget(compare)
     lab.compare_requested.emit(str(run.run.path))
     qtbot.waitUntil(lambda: bool(lab.errors))

@@ -33,7 +33,7 @@ def lab(qtbot: QtBot, tmp_path: Path) -> FakeLab:
 
 @pytest.fixture
 def dock(qtbot: QtBot, lab: FakeLab) -> Iterator[DataDock]:
-    with dock_in_sight(qtbot, DataDock(lab, host=ModelHost(command=FAKE_HOST)), 700, 700) as dock:  # type: ignore[arg-type]
+    with dock_in_sight(qtbot, DataDock(lab, host=ModelHost(command=FAKE_HOST)), 700, 700) as dock:
         yield dock
     lab.inspection.shutdown()
 
@@ -113,7 +113,7 @@ def test_in_a_short_panel_the_example_is_a_tab_and_in_a_tall_one_above_the_lengt
     view = dock.view
     for height, tabs in ((700, 2), (420, 3), (700, 2), (420, 3)):
         dock.resize(600, height)
-        qtbot.waitUntil(lambda tabs=tabs: view.tabs.count() == tabs)  # type: ignore[misc]
+        qtbot.waitUntil(lambda tabs=tabs: view.tabs.count() == tabs)
         assert view.chips.isVisible()
         assert view.tabs.tabText(view.tabs.indexOf(view.bad_lines)) == "Unusable lines (0)"
 

@@ -44,7 +44,7 @@ def test_it_answers_and_ends_with_the_code_of_its_fork(host: QProcess, qtbot: Qt
 
 
 @pytest.mark.parametrize("how", [QProcess.terminate, QProcess.kill])
-def test_its_fork_ends_with_it(host: QProcess, qtbot: QtBot, how) -> None:  # type: ignore[no-untyped-def]
+def test_its_fork_ends_with_it(host: QProcess, qtbot: QtBot, how) -> None:
     fork = fork_of(host, qtbot)
     how(host)
     assert host.waitForFinished(WAIT)

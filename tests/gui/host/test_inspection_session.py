@@ -144,7 +144,7 @@ def test_a_model_that_cannot_be_opened_leaves_the_one_before(qtbot: QtBot, sessi
         errors.clear()
         session.open(bad)
         qtbot.waitUntil(lambda: bool(errors))
-        assert session.about.reference == "small"  # type: ignore[union-attr]
+        assert session.about.reference == "small"
         assert not session.opening
     inspected(qtbot, session)
 
@@ -166,7 +166,7 @@ def test_the_beginning_is_read_only_by_models_that_have_one(qtbot: QtBot, sessio
     session.set_prompt("a b", True, at_once=True)
     qtbot.waitUntil(lambda: holds(session, "a b"))
     assert [token.text for token in session.tokens] == ["<s>", "a", " b"]
-    assert session.look.archive.metadata.tokens == ["<s>", "a", " b"]  # type: ignore[union-attr]
+    assert session.look.archive.metadata.tokens == ["<s>", "a", " b"]
     opened(qtbot, session, "plain")
     qtbot.waitUntil(lambda: session.look.archive is not None)
     assert not session.beginning
@@ -178,7 +178,7 @@ def test_another_model_reads_the_same_prompt(qtbot: QtBot, session: InspectionSe
     first = inspected(qtbot, session, "a b")
     opened(qtbot, session, "other")
     qtbot.waitUntil(lambda: session.look.archive is not None and session.look.archive is not first)
-    assert session.look.archive.metadata.model == "other"  # type: ignore[union-attr]
+    assert session.look.archive.metadata.model == "other"
 
 
 def test_a_panel_that_opens_later_gets_what_it_needs(qtbot: QtBot, session: InspectionSession) -> None:
@@ -186,7 +186,7 @@ def test_a_panel_that_opens_later_gets_what_it_needs(qtbot: QtBot, session: Insp
     assert "lens/rank" not in inspected(qtbot, session)
     session.look.need("lens", ("lens",))
     qtbot.waitUntil(lambda: session.look.archive is not None and "lens/rank" in session.look.archive)
-    assert "heads/mosaic" in session.look.archive  # type: ignore[operator]
+    assert "heads/mosaic" in session.look.archive
     session.look.need("lens", ())
     assert "lens/rank" not in inspected(qtbot, session, "another")
 
@@ -224,7 +224,7 @@ def test_a_prompt_beyond_the_context_is_not_asked(qtbot: QtBot, session: Inspect
     opened(qtbot, session)
     session.set_prompt("word " * 70, False, at_once=True)
     qtbot.waitUntil(lambda: session.look.trouble is not None)
-    assert "longer than small can read" in session.look.trouble.what  # type: ignore[union-attr]
+    assert "longer than small can read" in session.look.trouble.what
 
 
 def test_a_live_model_is_looked_at_again_when_it_has_learned(qtbot: QtBot, tmp_path: Path) -> None:
@@ -255,7 +255,7 @@ def test_what_was_seen_last_of_a_live_model_stays_when_it_answers_no_more(qtbot:
     last = inspected(qtbot, session)
     errors: list[LabError] = []
     session.look.live_failed.connect(errors.append)
-    session.host._process.kill()  # type: ignore[union-attr]
+    session.host._process.kill()
     qtbot.waitUntil(lambda: session.host._process is None)
     session.host._command = ["/nonexistent/python"]
     session.look.following.set(True, 0.2)
@@ -345,7 +345,7 @@ def test_what_is_slow_comes_after_the_rest_and_is_joined_to_it(
     session.look.need("lens", ("lens",))
     opened(qtbot, session)
     parts: list[set[str]] = []
-    session.look.changed.connect(lambda: parts.append({name.partition("/")[0] for name in session.look.archive}))  # type: ignore[union-attr]
+    session.look.changed.connect(lambda: parts.append({name.partition("/")[0] for name in session.look.archive}))
     inspected(qtbot, session)
     qtbot.waitUntil(lambda: len(parts) == 2)
     assert parts == [{"heads"}, {"heads", "lens"}]
@@ -446,7 +446,7 @@ def test_a_part_that_was_on_its_way_when_nobody_wanted_it_any_more_is_thrown_awa
     path = session._requests._pending[request].path
     assert path is not None
     part = path.with_suffix(".1.safetensors")
-    write_archive(part, {"lens/rank": np.ones((7, 5), np.int32)}, before.metadata)  # type: ignore[union-attr]
+    write_archive(part, {"lens/rank": np.ones((7, 5), np.int32)}, before.metadata)
     session.set_prompt("another one", False)
     session.host._answer(json.dumps({"id": max(session.host._waiting), "event": "part", "path": str(part)}).encode())
     assert session.look.archive is before

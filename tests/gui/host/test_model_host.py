@@ -65,8 +65,8 @@ def test_next_answers_the_distribution_with_its_entropy(qtbot: QtBot, host: Mode
     request = Heard(host.ask_next(MODEL, "The"))
     finished(qtbot, request)
     answer = request.end
-    assert answer.top == ((" the", 0.5), ("\n", 0.25), (" 3", 0.25))  # type: ignore[attr-defined]
-    assert answer.entropy == pytest.approx(1.5 * math.log(2))  # type: ignore[attr-defined]
+    assert answer.top == ((" the", 0.5), ("\n", 0.25), (" 3", 0.25))
+    assert answer.entropy == pytest.approx(1.5 * math.log(2))
 
 
 def test_lines_in_pieces_and_noise_between_them_lose_nothing(qtbot: QtBot, host: ModelHost) -> None:
@@ -80,7 +80,7 @@ def test_lines_in_pieces_and_noise_between_them_lose_nothing(qtbot: QtBot, host:
 def test_a_long_prompt_arrives_whole(qtbot: QtBot, host: ModelHost) -> None:
     request = Heard(host.ask_next(MODEL, "é\n" * 5000))
     finished(qtbot, request)
-    assert (" 10000", 0.25) in request.end.top  # type: ignore[attr-defined]
+    assert (" 10000", 0.25) in request.end.top
 
 
 def test_a_cancelled_generation_ends_and_the_next_one_runs(qtbot: QtBot, host: ModelHost) -> None:
@@ -142,7 +142,7 @@ def test_a_host_that_cannot_start_is_an_error_not_a_silence(qtbot: QtBot) -> Non
     host = ModelHost(command=("/nonexistent/python",))
     request = Heard(host.ask_next(MODEL, "The"))
     finished(qtbot, request)
-    assert "could not be started" in request.end.what  # type: ignore[attr-defined]
+    assert "could not be started" in request.end.what
 
 
 def test_a_host_deaf_to_a_cancellation_is_killed(

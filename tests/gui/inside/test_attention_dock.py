@@ -60,13 +60,13 @@ def lab(qtbot: QtBot, tmp_path: Path) -> Iterator[LookingLab]:
 
 @pytest.fixture
 def prompt(qtbot: QtBot, lab: LookingLab) -> Iterator[PromptDock]:
-    with dock_in_sight(qtbot, PromptDock(lab), 700, 320) as dock:  # type: ignore[arg-type]
+    with dock_in_sight(qtbot, PromptDock(lab), 700, 320) as dock:
         yield dock
 
 
 @pytest.fixture
 def dock(qtbot: QtBot, lab: LookingLab) -> Iterator[AttentionDock]:
-    with dock_in_sight(qtbot, AttentionDock(lab), 900, 640) as dock:  # type: ignore[arg-type]
+    with dock_in_sight(qtbot, AttentionDock(lab), 900, 640) as dock:
         yield dock
 
 
@@ -242,8 +242,8 @@ def test_a_click_in_the_mosaic_shows_the_head_everywhere(qtbot: QtBot, lab: Look
     assert (dock.layer.value(), dock.head.value()) == (2, 1)
     archive = lab.inspection.look.archive
     assert archive is not None
-    assert np.array_equal(dock.pattern, archive["attention/2"][1])  # type: ignore[arg-type]
-    assert np.array_equal(dock.heatmap.heat.values, dock.pattern)  # type: ignore[union-attr, arg-type]
+    assert np.array_equal(dock.pattern, archive["attention/2"][1])
+    assert np.array_equal(dock.heatmap.heat.values, dock.pattern)
     index = dock.heads.table.currentIndex()
     assert index.siblingAtColumn(0).data() == "2.1"
     dock.head.setValue(3)
@@ -303,13 +303,13 @@ def test_stages_show_every_number_of_a_cell(qtbot: QtBot, lab: LookingLab, dock:
 
 def test_rollout_is_asked_for_only_when_it_is_looked_at(qtbot: QtBot, lab: LookingLab, dock: AttentionDock) -> None:
     looked(qtbot, lab)
-    assert "attention/rollout" not in lab.inspection.look.archive  # type: ignore[operator]
+    assert "attention/rollout" not in lab.inspection.look.archive
     dock.show_view(ROLLOUT)
     qtbot.waitUntil(lambda: dock.rollout.heat is not None)
     archive = lab.inspection.look.archive
     assert archive is not None
     lab.inspection.select(layer=1)
-    assert np.array_equal(dock.rollout.heat.values, archive["attention/rollout"][1])  # type: ignore[union-attr]
+    assert np.array_equal(dock.rollout.heat.values, archive["attention/rollout"][1])
     dock.show_view(HEATMAP)
     assert dock.aspects == ("heads", "attention")
 
@@ -319,13 +319,13 @@ def test_a_head_of_a_long_prompt_is_asked_for_by_itself(
 ) -> None:
     monkeypatch.setattr("llmlab_gui.host.inspection_plan.PATTERNS_LIMIT", 100)
     looked(qtbot, lab)
-    assert "attention/0" not in lab.inspection.look.archive  # type: ignore[operator]
+    assert "attention/0" not in lab.inspection.look.archive
     qtbot.waitUntil(lambda: dock.pattern is not None)
     first = dock.pattern
     lab.inspection.select(layer=2, head=3)
     qtbot.waitUntil(lambda: dock.pattern is not first)
-    assert dock.tensors()[1] == ("pattern",)  # type: ignore[index]
-    assert dock.tensors()[0].metadata.question["head"] == 3  # type: ignore[index]
+    assert dock.tensors()[1] == ("pattern",)
+    assert dock.tensors()[0].metadata.question["head"] == 3
 
 
 def test_heads_are_sorted_and_filtered_by_score_and_the_chosen_one_stays(
@@ -342,7 +342,7 @@ def test_heads_are_sorted_and_filtered_by_score_and_the_chosen_one_stays(
     least = float(np.sort(scores.ravel())[-3]) - 0.005
     heads.least.setValue(least)
     assert heads.table.model().rowCount() == int((scores >= heads.least.value()).sum())
-    assert np.array_equal(heads.mosaic._dimmed, scores < heads.least.value())  # type: ignore[arg-type]
+    assert np.array_equal(heads.mosaic._dimmed, scores < heads.least.value())
     assert (lab.inspection.selection.layer, lab.inspection.selection.head) == lowest
     heads.by.setCurrentIndex(0)
     assert heads.table.model().rowCount() == scores.size
@@ -531,7 +531,7 @@ def test_a_dock_that_was_used_and_closed_leaves_nothing(
     looked(qtbot, lab) if make is AttentionDock else lab.inspection.open("small")
     qtbot.waitUntil(lambda: bool(lab.inspection.tokens))
     for theme in ("dark", "light"):
-        apply_theme(QApplication.instance(), theme)  # type: ignore[arg-type]
+        apply_theme(QApplication.instance(), theme)
         assert not dock.grab().isNull()
     dock.shutdown()
     gone = weakref.ref(dock)

@@ -43,7 +43,7 @@ def lab(tmp_path: Path, qtbot: QtBot) -> Iterator[InspectionLab]:
 
 @pytest.fixture
 def compared(lab: InspectionLab, qtbot: QtBot) -> CompareDock:
-    dock = CompareDock(lab)  # type: ignore[arg-type]
+    dock = CompareDock(lab)
     lab.open(qtbot, dock)
     dock.a.choose("bar@50")
     dock.b.choose("bar@150")
@@ -119,20 +119,20 @@ def test_a_click_among_all_heads_opens_that_heads_difference(
     compared.map.clicked.emit(3, 2)
     assert (lab.inspection.selection.layer, lab.inspection.selection.head) == (3, 2)
     assert compared.view.currentIndex() == views.PATTERN
-    assert np.array_equal(compared.map.heat.values, compared.archive["difference/attention/3"][2])  # type: ignore[union-attr]
+    assert np.array_equal(compared.map.heat.values, compared.archive["difference/attention/3"][2])
 
 
 def test_points_lines_and_predictions_are_the_archives(lab: InspectionLab, qtbot: QtBot, compared: CompareDock) -> None:
     archive = compared.archive
     assert archive is not None
     compared.view.setCurrentIndex(views.STREAM)
-    assert np.allclose(compared.map.heat.values, 1 - archive["cosine/residual/post_ffn"])  # type: ignore[union-attr]
+    assert np.allclose(compared.map.heat.values, 1 - archive["cosine/residual/post_ffn"])
     compared.view.setCurrentIndex(views.POINT)
     lab.inspection.select(layer=1, token=3)
-    assert np.array_equal(compared.map.heat.values, archive["difference/residual/post_ffn"][1])  # type: ignore[union-attr]
+    assert np.array_equal(compared.map.heat.values, archive["difference/residual/post_ffn"][1])
     compared.view.setCurrentIndex(views.LAYERS)
     assert line_of(compared.chart, "CKA, stream after the layer").y == pytest.approx(archive["cka/post_ffn"])
-    assert compared.table()[0] == ("line", "layer", "similarity")  # type: ignore[index]
+    assert compared.table()[0] == ("line", "layer", "similarity")
     compared.view.setCurrentIndex(views.PREDICTIONS)
     assert line_of(compared.chart, "KL(A ‖ B)").y == pytest.approx(archive["kl"])
     first = compared.tokens.columns[0]
@@ -169,7 +169,7 @@ def test_a_checkpoint_that_is_gone_gives_its_place_to_one_that_is_there(
     lab: InspectionLab, qtbot: QtBot, tmp_path: Path
 ) -> None:
     run = lab.add(FakeRun(tmp_path).start().advance(10).save_checkpoint().advance(10).save_checkpoint().stop()).run
-    dock = CompareDock(lab)  # type: ignore[arg-type]
+    dock = CompareDock(lab)
     lab.open(qtbot, dock, model="fake@20")
     qtbot.waitUntil(lambda: dock.b.reference == "fake@10")  # also where it was shown before its model
     shutil.rmtree(run.checkpoints / checkpoint_name(10))
@@ -195,7 +195,7 @@ def test_a_run_that_trains_is_compared_by_what_it_has_saved(lab: InspectionLab, 
     run = FakeRun(tmp_path).start().advance(10).save_checkpoint().advance(10).save_checkpoint()
     lab.add(run)
     assert "fake@live" in dict(offers(tmp_path, [run.run], []))
-    dock = CompareDock(lab)  # type: ignore[arg-type]
+    dock = CompareDock(lab)
     lab.open(qtbot, dock, model="fake@20")
     qtbot.waitUntil(lambda: dock.b.reference == "fake@10")
     lab.inspection.open("fake@10")
@@ -207,7 +207,7 @@ def test_a_run_that_trains_is_compared_by_what_it_has_saved(lab: InspectionLab, 
 
 @pytest.fixture
 def film(lab: InspectionLab, qtbot: QtBot, tmp_path: Path) -> EvolutionDock:
-    dock = EvolutionDock(lab)  # type: ignore[arg-type]
+    dock = EvolutionDock(lab)
     lab.add(FakeRun(tmp_path, steps=200).start().advance(150))
     lab.open(qtbot, dock, model="fake@150")
     dock.watch.click()
@@ -216,14 +216,14 @@ def film(lab: InspectionLab, qtbot: QtBot, tmp_path: Path) -> EvolutionDock:
 
 
 def test_the_slider_shows_the_right_step(lab: InspectionLab, qtbot: QtBot, film: EvolutionDock) -> None:
-    archive = film.tensors()[0]  # type: ignore[index]
+    archive = film.tensors()[0]
     assert film.film.steps == STEPS
     assert film.strip_of_steps.place == 3
     lab.inspection.select(layer=1, head=2)
     for place, step in enumerate(STEPS):
         film.strip_of_steps.slider.setValue(place)
         assert film.strip_of_steps.words.text().startswith(f"step {step}")
-        assert np.array_equal(film.map.heat.values, archive["heads/induction"][place])  # type: ignore[union-attr]
+        assert np.array_equal(film.map.heat.values, archive["heads/induction"][place])
     assert "validation loss 2.000 · 3 of 4" in _words_at(film, 2)
     line = line_of(film.chart, "layer 1, head 2")
     assert line.x.tolist() == STEPS
@@ -252,7 +252,7 @@ def test_playing_goes_through_all_steps_and_stops(lab: InspectionLab, qtbot: QtB
 
 
 def test_lens_and_contributions_move_too(lab: InspectionLab, qtbot: QtBot, film: EvolutionDock) -> None:
-    archive = film.tensors()[0]  # type: ignore[index]
+    archive = film.tensors()[0]
     film.view.setCurrentIndex(LENS)
     film.strip_of_steps.slider.setValue(1)
     assert np.array_equal(film.grid.grid.values, archive["lens/probability"][1, [0, 2, 4, 6, 8], :, 0])
@@ -266,7 +266,7 @@ def test_lens_and_contributions_move_too(lab: InspectionLab, qtbot: QtBot, film:
 
 
 def test_a_live_run_adds_frames_while_it_trains(lab: InspectionLab, qtbot: QtBot, tmp_path: Path) -> None:
-    dock = EvolutionDock(lab)  # type: ignore[arg-type]
+    dock = EvolutionDock(lab)
     fake = lab.add(FakeRun(tmp_path, steps=400).start().advance(20))
     lab.inspection.look.following.set(True, 0.2)
     lab.open(qtbot, dock, model="fake@live")
@@ -294,7 +294,7 @@ def test_a_run_of_another_outputs_folder_is_asked_about_by_its_place(
         return plain(run, values, out)
 
     monkeypatch.setattr(lab.host, "evolve", evolve)
-    dock = EvolutionDock(lab)  # type: ignore[arg-type]
+    dock = EvolutionDock(lab)
     fake = lab.add(FakeRun(tmp_path / "elsewhere", steps=400).start().advance(20))
     lab.open(qtbot, dock)
     dock.start()
@@ -306,7 +306,7 @@ def test_a_run_of_another_outputs_folder_is_asked_about_by_its_place(
 def test_an_evolution_that_was_asked_of_one_run_is_never_shown_as_anothers(
     lab: InspectionLab, qtbot: QtBot, outputs: Path
 ) -> None:
-    dock = EvolutionDock(lab)  # type: ignore[arg-type]
+    dock = EvolutionDock(lab)
     for name in ("alpha", "beta"):
         lab.add(FakeRun(outputs, name, steps=400).start().advance(20))
     lab.open(qtbot, dock)
@@ -331,7 +331,7 @@ def test_an_evolution_that_was_asked_of_one_run_is_never_shown_as_anothers(
 
 
 def test_what_is_being_done_is_said_in_words(lab: InspectionLab, qtbot: QtBot, outputs: Path) -> None:
-    dock = EvolutionDock(lab)  # type: ignore[arg-type]
+    dock = EvolutionDock(lab)
     lab.add(FakeRun(outputs, steps=400).start().advance(20))
     lab.open(qtbot, dock)
     session, said = lab.inspection, set()
@@ -346,7 +346,7 @@ def test_what_is_being_done_is_said_in_words(lab: InspectionLab, qtbot: QtBot, o
 def test_a_run_with_few_checkpoints_is_offered_another_time_with_log_spaced_ones(
     lab: InspectionLab, qtbot: QtBot, tmp_path: Path
 ) -> None:
-    dock = EvolutionDock(lab)  # type: ignore[arg-type]
+    dock = EvolutionDock(lab)
     with qtbot.waitSignal(lab.setup_requested) as asked:
         dock.set_up()
     assert asked.args[0]["checkpoints.per_decade"] == 10

@@ -35,7 +35,7 @@ def lab(tmp_path: Path, qtbot: QtBot) -> Iterator[InspectionLab]:
 
 
 def opened_contributions(lab: InspectionLab, qtbot: QtBot) -> ContributionsDock:
-    dock = ContributionsDock(lab)  # type: ignore[arg-type]
+    dock = ContributionsDock(lab)
     lab.open(qtbot, dock)
     qtbot.waitUntil(lambda: dock.attribution is not None)
     return dock
@@ -120,7 +120,7 @@ def test_a_click_on_a_feed_forward_bar_asks_for_its_neurons(lab: InspectionLab, 
 
 def test_why_there_is_no_attribution_is_said_and_the_rest_still_works(tmp_path: Path, qtbot: QtBot) -> None:
     lab = InspectionLab(tmp_path, FakeModelHost({"attribution": "Its last norm is not known."}))
-    dock = ContributionsDock(lab)  # type: ignore[arg-type]
+    dock = ContributionsDock(lab)
     lab.open(qtbot, dock)
     qtbot.waitUntil(lambda: "last norm" in dock._problem.text and dock._problem.isVisible())
     assert not dock.chart.bars.groups
@@ -185,7 +185,7 @@ def test_an_exported_table_holds_the_archives_numbers(lab: InspectionLab, qtbot:
 
 
 def test_norms_are_drawn_for_the_selected_token_and_the_mean(lab: InspectionLab, qtbot: QtBot) -> None:
-    dock = ResidualDock(lab)  # type: ignore[arg-type]
+    dock = ResidualDock(lab)
     lab.open(qtbot, dock)
     archive = lab.inspection.look.archive
     assert archive is not None
@@ -204,19 +204,19 @@ def test_norms_are_drawn_for_the_selected_token_and_the_mean(lab: InspectionLab,
 
 
 def test_a_click_in_the_map_selects_layer_and_token_everywhere(lab: InspectionLab, qtbot: QtBot) -> None:
-    dock = ResidualDock(lab)  # type: ignore[arg-type]
+    dock = ResidualDock(lab)
     lab.open(qtbot, dock)
     dock.view.setCurrentIndex(2)
     qtbot.waitUntil(dock.map.isVisible)
     place = dock.map.center_of(2, 4).toPoint()
     qtbot.mouseClick(dock.map, Qt.MouseButton.LeftButton, pos=place)
     assert (lab.inspection.selection.layer, lab.inspection.selection.token) == (2, 4)
-    value = lab.inspection.look.archive["contributions/norm/post_ffn"][2, 4]  # type: ignore[index]
+    value = lab.inspection.look.archive["contributions/norm/post_ffn"][2, 4]
     assert f"{value:.6g}" in dock.map.words(2, 4)
 
 
 def test_a_virtual_point_is_called_so(lab: InspectionLab, qtbot: QtBot) -> None:
-    dock = ResidualDock(lab)  # type: ignore[arg-type]
+    dock = ResidualDock(lab)
     lab.open(qtbot, dock)
     assert not dock.note.isVisible()
     archive = lab.inspection.look.archive
@@ -228,7 +228,7 @@ def test_a_virtual_point_is_called_so(lab: InspectionLab, qtbot: QtBot) -> None:
 
 
 def opened_lens(lab: InspectionLab, qtbot: QtBot) -> LensDock:
-    dock = LensDock(lab)  # type: ignore[arg-type]
+    dock = LensDock(lab)
     lab.open(qtbot, dock)
     dock.grid.table.viewport().repaint()
     qtbot.waitUntil(lambda: "…" not in dock.grid.grid.text(0, 0))
@@ -303,7 +303,7 @@ def test_a_click_pins_a_token_and_draws_its_rank_by_layer(lab: InspectionLab, qt
     assert "to" in dock.ranks.lines[0].label
     for height, table in ((640, 0.3), (324, 0.4)):  # of a panel as high, that of Look inside at 1366 x 768
         dock.resize(570, height)
-        qtbot.waitUntil(lambda height=height, table=table: dock.grid.height() > table * height)  # type: ignore[misc]
+        qtbot.waitUntil(lambda height=height, table=table: dock.grid.height() > table * height)
     dock.unpin.click()
     assert not dock.ranks.isVisible()
 

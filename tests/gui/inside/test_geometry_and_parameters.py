@@ -33,7 +33,7 @@ def lab(tmp_path: Path, qtbot: QtBot) -> Iterator[InspectionLab]:
 
 @pytest.fixture
 def geometry(lab: InspectionLab, qtbot: QtBot) -> GeometryDock:
-    dock = GeometryDock(lab)  # type: ignore[arg-type]
+    dock = GeometryDock(lab)
     lab.open(qtbot, dock, prompt=" ".join(f"w{number}" for number in range(20)))  # the rows shown have these names
     qtbot.waitUntil(lambda: dock.archive is not None)
     return dock
@@ -41,7 +41,7 @@ def geometry(lab: InspectionLab, qtbot: QtBot) -> GeometryDock:
 
 @pytest.fixture
 def parameters(lab: InspectionLab, qtbot: QtBot) -> ParametersDock:
-    dock = ParametersDock(lab)  # type: ignore[arg-type]
+    dock = ParametersDock(lab)
     lab.open(qtbot, dock)
     qtbot.waitUntil(lambda: dock.archive is not None)
     return dock
@@ -134,7 +134,7 @@ def test_a_matrix_shows_its_singular_values(lab: InspectionLab, qtbot: QtBot, pa
 
 def test_without_numbers_no_axes_are_drawn_and_what_failed_can_be_tried_again(lab: InspectionLab, qtbot: QtBot) -> None:
     lab.host.fail["parameters"] = LabError("bar has no checkpoint @150.", "Saved steps: 65.")
-    dock = ParametersDock(lab)  # type: ignore[arg-type]
+    dock = ParametersDock(lab)
     lab.open(qtbot, dock)
     qtbot.waitUntil(lambda: "no checkpoint" in dock._problem.text)
     assert not dock.chart.isVisible()
@@ -148,7 +148,7 @@ def test_a_panel_behind_the_tab_of_another_asks_nothing_until_its_tab_is_chosen(
 ) -> None:
     window = QMainWindow()
     qtbot.addWidget(window)
-    behind, before = GeometryDock(lab), ParametersDock(lab)  # type: ignore[arg-type]
+    behind, before = GeometryDock(lab), ParametersDock(lab)
     for dock in (behind, before):
         window.addDockWidget(Qt.DockWidgetArea.LeftDockWidgetArea, dock)
     window.tabifyDockWidget(behind, before)

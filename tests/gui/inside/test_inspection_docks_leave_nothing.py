@@ -203,7 +203,7 @@ def test_a_line_break_and_a_space_are_signs_in_every_label(qtbot: QtBot, tmp_pat
         lab = InspectionLab(tmp_path / make.__name__, verses)
         lab.add(FakeRun(lab.outputs, steps=200).start().advance(150))
         labs.append(lab)
-        dock = make(lab)  # type: ignore[arg-type, call-arg]
+        dock = make(lab)
         lab.open(qtbot, dock, model="fake@150")
         if make is not PromptDock:  # which has no tensors
             filled(qtbot, lab, dock)
@@ -211,7 +211,7 @@ def test_a_line_break_and_a_space_are_signs_in_every_label(qtbot: QtBot, tmp_pat
         for place in range(views.count() if isinstance(views, QComboBox) else 1):
             if isinstance(views, QComboBox):
                 views.setCurrentIndex(place)
-            qtbot.waitUntil(lambda lab=lab: lab.inspection.working is None)  # type: ignore[misc]
+            qtbot.waitUntil(lambda lab=lab: lab.inspection.working is None)
             found = labels(dock)
             assert not [text for text in found if "\n" in text or "“ " in text], (make.__name__, place)
         dock.shutdown()

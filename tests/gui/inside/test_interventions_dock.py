@@ -37,7 +37,7 @@ def lab(tmp_path: Path, qtbot: QtBot) -> Iterator[InspectionLab]:
 
 @pytest.fixture
 def dock(lab: InspectionLab, qtbot: QtBot) -> InterventionsDock:
-    made = InterventionsDock(lab)  # type: ignore[arg-type]
+    made = InterventionsDock(lab)
     lab.open(qtbot, made)
     return made
 
@@ -171,7 +171,7 @@ def test_a_sweep_tells_how_far_it_is_and_can_be_ended(
     lab: InspectionLab, qtbot: QtBot, dock: InterventionsDock
 ) -> None:
     lab.host.hold.add("sweep")
-    others = [PromptDock(lab), LensDock(lab)]  # type: ignore[arg-type]
+    others = [PromptDock(lab), LensDock(lab)]
     for other in others:
         qtbot.addWidget(other)
         other.show()
@@ -229,7 +229,7 @@ def test_a_sweep_that_another_prompt_or_model_has_ended_says_so_and_is_offered_a
         lab.host.tell_progress("Changing one thing at a time", 3, 12, 40.0)
         with qtbot.waitSignal(session.tokens_changed):
             change()
-        qtbot.waitUntil(lambda said=said: sweep.empty.text.startswith(said))  # type: ignore[misc]
+        qtbot.waitUntil(lambda said=said: sweep.empty.text.startswith(said))
         assert sweep.empty.isVisible()
         lab.host.hold.clear()
         sweep.empty._button.setFocus()
@@ -258,7 +258,7 @@ def test_a_right_click_in_another_panel_chooses_what_is_changed(
 ) -> None:
     wanted: list[str] = []
     lab.dock_requested.connect(wanted.append)
-    menu = edit_menu(lab, interventions_of_part("feed_forward", 2), dock)  # type: ignore[arg-type]
+    menu = edit_menu(lab, interventions_of_part("feed_forward", 2), dock)
     assert [action.text() for action in menu.actions()] == [
         "Layer 2, feed-forward: set to zero",
         "Layer 2, feed-forward: replaced by its mean",
@@ -308,7 +308,7 @@ def test_prompt_and_interventions_are_as_they_were_left_where_a_killed_window_st
 ) -> None:
     settings = WindowSettings(tmp_path / "window.ini")
     dock.remember(settings)
-    prompt = PromptDock(lab)  # type: ignore[arg-type]
+    prompt = PromptDock(lab)
     qtbot.addWidget(prompt)
     prompt.remember(settings)
     prompt.text.setPlainText("My own")
@@ -319,7 +319,7 @@ def test_prompt_and_interventions_are_as_they_were_left_where_a_killed_window_st
     for model, edits in (("bar@150", left), ("bar@200", left), ("foo@150", [])):
         again = InspectionLab(tmp_path)
         again.host.answers |= lab.host.answers
-        docks = InterventionsDock(again), PromptDock(again)  # type: ignore[arg-type]
+        docks = InterventionsDock(again), PromptDock(again)
         for other in docks:
             qtbot.addWidget(other)
             other.remember(settings)

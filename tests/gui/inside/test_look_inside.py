@@ -80,14 +80,14 @@ def test_a_run_is_looked_into_while_it_trains_and_after_the_host_was_killed(
     assert "".join(token.text for token in prompt.chips.tokens) == PROMPT
     mosaic = attention.heads.mosaic
     qtbot.mouseClick(mosaic, Qt.MouseButton.LeftButton, pos=mosaic.rect_of(1, 1).center().toPoint())
-    assert np.array_equal(attention.heatmap.heat.values, archive["attention/1"][1])  # type: ignore[union-attr]
+    assert np.array_equal(attention.heatmap.heat.values, archive["attention/1"][1])
     assert np.allclose(np.array(archive["attention/1"][1]).sum(-1), 1, atol=1e-5)
 
     attention.heatmap.pointed.emit(3, 1)  # as the mouse does: tests of the panel by itself
     assert prompt.chips.under == 3
     attention.show_view(STAGES)
     qtbot.waitUntil(lambda: attention.stages.archive is not None)
-    assert np.allclose(attention.stages.archive["stages/pattern"], archive["attention/1"][1], atol=1e-5)  # type: ignore[index]
+    assert np.allclose(attention.stages.archive["stages/pattern"], archive["attention/1"][1], atol=1e-5)
 
     # What is shown is saved.
     said: list[str] = []

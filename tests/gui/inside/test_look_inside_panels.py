@@ -109,7 +109,7 @@ def test_the_panels_agree_with_each_other(window: MainWindow, qtbot: QtBot, tmp_
     interventions.sweep.action.setCurrentIndex(interventions.sweep.action.findData("zero"))
     interventions.sweep.run.click()
     qtbot.waitUntil(lambda: interventions.sweep.archive is not None)
-    assert float(interventions.sweep.archive["sweep/before"][0]) == pytest.approx(logit, abs=1e-4)  # type: ignore[index]
+    assert float(interventions.sweep.archive["sweep/before"][0]) == pytest.approx(logit, abs=1e-4)
 
     # A model compared with itself differs nowhere; with an earlier checkpoint, it does.
     window.show_dock("compare")
@@ -119,8 +119,8 @@ def test_the_panels_agree_with_each_other(window: MainWindow, qtbot: QtBot, tmp_
         compare.b.choose(other)
         compare.compare.click()
         qtbot.waitUntil(lambda: compare.archive is not None)
-        assert (not np.any(compare.map.heat.values)) == same  # type: ignore[union-attr]
-        assert (float(np.max(compare.archive["kl"])) == 0.0) == same  # type: ignore[index]
+        assert (not np.any(compare.map.heat.values)) == same
+        assert (float(np.max(compare.archive["kl"])) == 0.0) == same
     compare.view.setCurrentIndex(PREDICTIONS)
     assert compare.tokens.columns[0].pairs[0][0] == attribution.metadata.more["answer_text"]
 
@@ -196,7 +196,7 @@ def test_a_folder_that_is_dropped_becomes_the_active_model(folder: Path, window:
     buttons, keys = Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
     window.dropEvent(QDropEvent(QPoint(300, 300), Qt.DropAction.CopyAction, data, buttons, keys))
     session = window.lab.inspection
-    qtbot.waitUntil(lambda: session.about.kind == "huggingface")  # type: ignore[union-attr]
+    qtbot.waitUntil(lambda: session.about.kind == "huggingface")
     assert session.about is not None
     assert "dropped" in window.model_bar.button.text()
     assert window.docks["attention"].isVisible()

@@ -52,7 +52,7 @@ PANELS: tuple[Callable[[InspectionLab], InspectionDock], ...] = (
     AdapterDock,
     CompareDock,
     EvolutionDock,
-)  # type: ignore[assignment]
+)
 REFUSAL = LabError("beta cannot be opened.", "Its weights are cut short.", "Choose another model.")
 
 
@@ -88,7 +88,7 @@ def dimmed(dock: InspectionDock) -> str:
     veil = dock._veil
     assert veil is not None
     assert veil.isHidden() == (not veil.words)
-    assert veil.isHidden() or veil.geometry() == veil.parentWidget().rect()  # type: ignore[union-attr]
+    assert veil.isHidden() or veil.geometry() == veil.parentWidget().rect()
     return veil.words
 
 
@@ -158,7 +158,7 @@ def test_numbers_of_another_model_or_prompt_are_dimmed_and_named_until_they_are_
     dock.shutdown()
 
 
-@pytest.mark.parametrize("make", [panel for panel in PANELS if panel.needs_inspection])  # type: ignore[attr-defined]
+@pytest.mark.parametrize("make", [panel for panel in PANELS if panel.needs_inspection])
 def test_what_is_drawn_of_another_prompt_or_model_can_be_copied_and_exported_at_once(
     qtbot: QtBot, lab: InspectionLab, make: Callable[[InspectionLab], InspectionDock]
 ) -> None:
@@ -168,7 +168,7 @@ def test_what_is_drawn_of_another_prompt_or_model_can_be_copied_and_exported_at_
         before = session.look.archive
         change()
         assert not dock.export_button.isEnabled()
-        qtbot.waitUntil(lambda before=before: session.look.archive not in (None, before))  # type: ignore[misc]
+        qtbot.waitUntil(lambda before=before: session.look.archive not in (None, before))
         # The pattern of one head may come after the mosaic of all.
         qtbot.waitUntil(lambda: not dimmed(dock) and not getattr(dock, "_head_veil", dock._veil).words)
         assert dock.export_button.isEnabled()
@@ -180,8 +180,8 @@ def test_numbers_of_another_token_head_or_question_are_dimmed_and_named_until_th
     qtbot: QtBot, lab: InspectionLab
 ) -> None:
     session, host = lab.inspection, lab.host
-    bars, heads = ContributionsDock(lab), AttentionDock(lab)  # type: ignore[arg-type]
-    edits, points = InterventionsDock(lab), GeometryDock(lab)  # type: ignore[arg-type]
+    bars, heads = ContributionsDock(lab), AttentionDock(lab)
+    edits, points = InterventionsDock(lab), GeometryDock(lab)
     docks: tuple[InspectionDock, ...] = (heads, edits, points, bars)
     for dock in docks[:-1]:
         qtbot.addWidget(dock)
@@ -189,7 +189,7 @@ def test_numbers_of_another_token_head_or_question_are_dimmed_and_named_until_th
     session.select(layer=1, head=0, token=-1)
     fill(qtbot, lab, bars)
     for dock in docks:
-        qtbot.waitUntil(lambda dock=dock: dock.ready() and dock.table() is not None)  # type: ignore[misc]
+        qtbot.waitUntil(lambda dock=dock: dock.ready() and dock.table() is not None)
 
     def replaced(dock: InspectionDock, veil: Veil, said: str) -> bool:
         """Said at once, and until the model has answered; then the numbers can be exported again."""
@@ -246,7 +246,7 @@ def test_numbers_of_another_token_head_or_question_are_dimmed_and_named_until_th
     assert heads.picture_title.startswith("Attention: alpha, layer 2, head 1, of “")  # so does what is exported
     host.hold = set()
     host.release()
-    qtbot.waitUntil(lambda: not bars._veil.words and not heads._head_veil.words)  # type: ignore[union-attr]
+    qtbot.waitUntil(lambda: not bars._veil.words and not heads._head_veil.words)
     assert (heads.layer.value(), heads.head.value()) == (1, 2)
     for dock in docks:
         dock.shutdown()
@@ -256,7 +256,7 @@ def test_the_heads_of_the_next_prompt_are_at_full_strength_and_the_pattern_of_th
     qtbot: QtBot, lab: InspectionLab
 ) -> None:
     session, host = lab.inspection, lab.host
-    dock = AttentionDock(lab)  # type: ignore[arg-type]
+    dock = AttentionDock(lab)
     fill(qtbot, lab, dock)
     host.hold = {"pattern"}
     before = session.look.archive
@@ -276,7 +276,7 @@ def test_the_heads_of_the_next_prompt_are_at_full_strength_and_the_pattern_of_th
 def test_the_progress_of_the_next_model_is_drawn_over_the_shade_of_the_one_before(
     qtbot: QtBot, lab: InspectionLab
 ) -> None:
-    dock = LensDock(lab)  # type: ignore[arg-type]
+    dock = LensDock(lab)
     fill(qtbot, lab, dock)
     lab.host.hold = {"open"}
     lab.inspection.open("beta")
@@ -286,7 +286,7 @@ def test_the_progress_of_the_next_model_is_drawn_over_the_shade_of_the_one_befor
     dock.resize(dock.width() + 20, dock.height() + 20)
     assert dock._veil is not None
     assert dimmed(dock) == "of alpha"
-    layers = dock._veil.parentWidget().children()  # type: ignore[union-attr]
+    layers = dock._veil.parentWidget().children()
     assert layers.index(dock.strip) > layers.index(dock._veil)
     dock.shutdown()
 
@@ -295,7 +295,7 @@ def test_a_panel_speaks_of_the_models_work_while_it_waits_for_it_and_no_longer(
     qtbot: QtBot, lab: InspectionLab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("llmlab_gui.host.inspection_plan._QUICK_LENS", 0)
-    bars, lens = ContributionsDock(lab), LensDock(lab)  # type: ignore[arg-type]
+    bars, lens = ContributionsDock(lab), LensDock(lab)
     fill(qtbot, lab, bars)
     qtbot.waitUntil(lambda: bars.attribution is not None and lab.inspection.working is None)
     lab.host.hold = {"inspect", "neurons"}
@@ -336,7 +336,7 @@ def test_every_panel_that_cannot_ask_for_a_long_prompt_offers_to_shorten_it(qtbo
         assert dock._empty._button.text() == "Shorten to 4 tokens"
         dock._empty._button.click()
         qtbot.waitUntil(lambda: 0 < len(lab.inspection.tokens) <= 4)
-        qtbot.waitUntil(lambda dock=dock: dock._stack.currentWidget() is not dock._empty)  # type: ignore[misc]
+        qtbot.waitUntil(lambda dock=dock: dock._stack.currentWidget() is not dock._empty)
         dock.shutdown()
 
 
@@ -349,7 +349,7 @@ def shows(dock: InspectionDock, model: str) -> bool:
 def test_what_the_active_model_wrote_is_dimmed_as_soon_as_another_is_chosen(qtbot: QtBot, lab: InspectionLab) -> None:
     session, host = lab.inspection, lab.host
     host.kind = "huggingface"
-    dock = WriteDock(lab, host=ModelHost(command=FAKE_HOST))  # type: ignore[arg-type]
+    dock = WriteDock(lab, host=ModelHost(command=FAKE_HOST))
     qtbot.addWidget(dock)
     session.open("alpha")
     qtbot.waitUntil(lambda: dock.picker.active)

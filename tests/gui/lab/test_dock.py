@@ -30,7 +30,7 @@ from llmlab_gui.widgets.tab_order import stops
 
 @pytest.fixture
 def dock(qtbot: QtBot, tmp_path: Path) -> LabDock:
-    made = LabDock(FakeLab(tmp_path), "some", "Some")  # type: ignore[arg-type]
+    made = LabDock(FakeLab(tmp_path), "some", "Some")
     qtbot.addWidget(made)
     made.resize(300, 200)
     return made
@@ -165,7 +165,7 @@ def test_the_keyboard_is_at_nothing_hidden_where_the_content_had_it_at_what_is_d
 
 
 def test_other_pages_are_offered_at_their_link(qtbot: QtBot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    dock = LabDock(FakeLab(tmp_path), "loss", "Loss")  # type: ignore[arg-type]
+    dock = LabDock(FakeLab(tmp_path), "loss", "Loss")
     qtbot.addWidget(dock)
     dock.caption("Some words.", "loss-curves")
     dock.show()

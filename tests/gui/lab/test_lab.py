@@ -238,7 +238,7 @@ def test_a_run_of_several_processes_that_was_killed_from_here_is_not_said_to_hav
         assert (sentence(row, 1.0, killed=killed)[0] == "fake was killed") == killed
         if killed:
             fake.resume_from(20)
-            qtbot.waitUntil(lambda: lab.current().status.live)  # type: ignore[union-attr]
+            qtbot.waitUntil(lambda: lab.current().status.live)
 
 
 def test_a_run_that_fails_or_pauses_by_itself_says_why_and_one_that_finishes_how_well(
@@ -250,7 +250,7 @@ def test_a_run_that_fails_or_pauses_by_itself_says_why_and_one_that_finishes_how
         fake.fail("There was not enough memory.", "About 3 GB are needed.", "Try less.")
     assert (told.args[0].what, told.args[0].do) == ("There was not enough memory.", "Try less.")
     fake.resume_from(20)
-    qtbot.waitUntil(lambda: lab.row("pretraining/fake").status.live)  # type: ignore[union-attr]
+    qtbot.waitUntil(lambda: lab.row("pretraining/fake").status.live)
     with qtbot.waitSignal(lab.error_raised) as told:
         fake.pause().unpause().pause("The disk is full. Free some space, then resume.")
     assert told.args[0].what == "fake has paused by itself at step 20."
@@ -258,7 +258,7 @@ def test_a_run_that_fails_or_pauses_by_itself_says_why_and_one_that_finishes_how
     fake.unpause()
     said: list[str] = []
     lab.said.connect(said.append)
-    qtbot.waitUntil(lambda: lab.row("pretraining/fake").status.live)  # type: ignore[union-attr]
+    qtbot.waitUntil(lambda: lab.row("pretraining/fake").status.live)
     before = lab.runs()
     with qtbot.waitSignal(lab.run_ended):
         fake.advance(10).finish()
@@ -266,7 +266,7 @@ def test_a_run_that_fails_or_pauses_by_itself_says_why_and_one_that_finishes_how
     for shown in ("pretraining/fake", ""):  # no longer followed, it is known from lists alone
         lab.set_current(shown)
         lab._take_rows(before)  # a list that was read before the end, and comes after it
-        assert not lab.row("pretraining/fake").status.live  # type: ignore[union-attr]
+        assert not lab.row("pretraining/fake").status.live
     (once,) = said
     assert once.startswith("fake has finished. Validation loss ")
 
@@ -286,7 +286,7 @@ def test_a_run_whose_process_is_gone_says_so_and_where_it_would_go_on(
         dying.setattr("llmlab.store.worker_folder.process_alive", lambda pid, started: False)
     assert told.args[0].what == "fake was interrupted at step 30."
     assert "newest checkpoint, step 20." in told.args[0].do
-    qtbot.waitUntil(lambda: lab.row("pretraining/fake").status.live)  # type: ignore[union-attr]
+    qtbot.waitUntil(lambda: lab.row("pretraining/fake").status.live)
     lab.controller.killed.add(fake.run.path)  # by the window itself, which says so
     lab.error_raised.connect(lambda error: pytest.fail(str(error)))
     monkeypatch.setattr("llmlab.store.worker_folder.process_alive", lambda pid, started: False)

@@ -65,7 +65,7 @@ def dock(qtbot: QtBot, lab: FakeLab, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(learn, "load_all", lambda: load_pages(pages) + load_tree(results, "results", RESULTS))
     for module in (learn, page_opener):
         monkeypatch.setattr(module, "resources_dir", lambda: tmp_path)
-    dock = LearnDock(lab)  # type: ignore[arg-type]
+    dock = LearnDock(lab)
     qtbot.addWidget(dock)
     dock.resize(800, 500)
     dock.show()
@@ -94,7 +94,7 @@ def test_a_page_is_drawn_only_when_it_comes_to_sight(
     )
     window = QMainWindow()
     qtbot.addWidget(window)
-    hidden, front = LearnDock(lab, window), QDockWidget("Front", window)  # type: ignore[arg-type]
+    hidden, front = LearnDock(lab, window), QDockWidget("Front", window)
     for one in (hidden, front):
         window.addDockWidget(Qt.DockWidgetArea.LeftDockWidgetArea, one)
     window.tabifyDockWidget(hidden, front)
@@ -166,7 +166,7 @@ def test_the_page_that_was_read_last_opens_at_the_next_start(
     dock.remember(settings)
     dock.go("loss")
     dock.shutdown()
-    again = LearnDock(lab)  # type: ignore[arg-type]
+    again = LearnDock(lab)
     qtbot.addWidget(again)
     again.remember(settings)
     again.show()
@@ -178,7 +178,7 @@ def test_a_term_of_a_panel_leads_to_its_entry(
     qtbot: QtBot, dock: LearnDock, lab: FakeLab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dock, "_pages", load_glossary())
-    panel = LabDock(lab, "prompt", "Prompt")  # type: ignore[arg-type]
+    panel = LabDock(lab, "prompt", "Prompt")
     qtbot.addWidget(panel)
     panel.caption("How sure the verdict is.", "tokens")
     (caption,) = [label for label in panel.findChildren(QuietLabel) if "verdict" in label.text()]
@@ -434,7 +434,7 @@ def test_a_page_keeps_its_first_words_at_every_width(dock: LearnDock, qtbot: QtB
 def test_a_concept_page_asks_two_questions_and_keeps_the_answers(dock: LearnDock, lab: FakeLab, qtbot: QtBot) -> None:
     dock.go("attention")
     host = Questions([question(CHOICE, 0), question(CHOICE, 1)])
-    lab.inspection.host = host  # type: ignore[assignment]
+    lab.inspection.host = host
     box = dock.questions
     told: list[str] = []
     box.answered.connect(told.append)
@@ -459,7 +459,7 @@ def test_a_concept_page_asks_two_questions_and_keeps_the_answers(dock: LearnDock
 def test_the_next_question_of_a_page_is_waited_for_in_sight(dock: LearnDock, lab: FakeLab) -> None:
     dock.go("attention")
     host = Questions([question(CHOICE, 0), question(CHOICE, 1)])
-    lab.inspection.host = host  # type: ignore[assignment]
+    lab.inspection.host = host
     box = dock.questions
     box.button.setFocus()
     box.button.click()
@@ -489,7 +489,7 @@ def test_a_question_that_was_left_open_is_still_asked_when_its_page_comes_back(d
     dock.go("attention")
     asked = [question(CHOICE), question(INTERVAL, 1)]
     host = Questions([*asked, question(CHOICE, 2)])
-    lab.inspection.host = host  # type: ignore[assignment]
+    lab.inspection.host = host
     box = dock.questions
     box.button.click()
     host.say()
@@ -517,7 +517,7 @@ def test_a_question_that_was_left_open_is_still_asked_when_its_page_comes_back(d
 def test_a_question_that_is_computed_in_a_page_can_be_cancelled(dock: LearnDock, lab: FakeLab) -> None:
     dock.go("attention")
     host = Questions([question(CHOICE)])
-    lab.inspection.host = host  # type: ignore[assignment]
+    lab.inspection.host = host
     dock.questions.button.click()
     assert dock.questions.button.text() == "Cancel"
     dock.questions.button.click()
@@ -553,7 +553,7 @@ def test_a_page_of_the_first_hour_says_when_its_model_can_be_asked_about(
 
 def test_the_last_page_of_the_first_hour_says_that_its_check_is_missing(dock: LearnDock, lab: FakeLab) -> None:
     box, host = dock.questions, Questions([None])
-    lab.inspection.host = host  # type: ignore[assignment]
+    lab.inspection.host = host
     box.show_page(Page(CHECK, "Check a claim", "", FIRST_HOUR))
     box.button.click()
     host.say()
@@ -564,7 +564,7 @@ def test_a_page_whose_questions_do_not_fit_the_open_model_says_which_would(dock:
     lab.inspection.about = ModelAbout("bar", "bar", "scratch")
     dock.go("loss-curves")
     box, host = dock.questions, Questions([None])
-    lab.inspection.host = host  # type: ignore[assignment]
+    lab.inspection.host = host
     box.button.click()
     host.say()
     assert box.words.text().startswith("No question of this page fits this model. Open that of another run")
@@ -582,7 +582,7 @@ def test_the_second_page_of_the_first_hour_asks_about_another_model_that_is_open
 def test_where_only_trained_questions_are_left_a_skip_says_so(dock: LearnDock, lab: FakeLab) -> None:
     dock.go("attention")
     host = Questions([None])
-    lab.inspection.host = host  # type: ignore[assignment]
+    lab.inspection.host = host
     box = dock.questions
     box.button.click()
     host.requests[-1].progressed.emit(Working(f"{TRAINING} to compare", 0.5))
@@ -595,7 +595,7 @@ def test_where_only_trained_questions_are_left_a_skip_says_so(dock: LearnDock, l
 def test_the_questions_stand_in_the_page_and_scroll_with_it(dock: LearnDock, lab: FakeLab, qtbot: QtBot) -> None:
     dock.go("attention")
     browser, box, bar = dock.browser, dock.questions, dock.browser.verticalScrollBar()
-    lab.inspection.host = Questions([question(CHOICE)])  # type: ignore[assignment]
+    lab.inspection.host = Questions([question(CHOICE)])
 
     def place() -> tuple[int, int]:
         """Its upper and lower edge on the page."""
@@ -605,7 +605,7 @@ def test_the_questions_stand_in_the_page_and_scroll_with_it(dock: LearnDock, lab
     assert before[1] <= browser.document().size().height()
     box.button.setFocus()
     box.button.click()
-    lab.inspection.host.say()  # type: ignore[attr-defined]
+    lab.inspection.host.say()
     qtbot.waitUntil(lambda: box.card.isVisible() and box.height() >= box.layout().sizeHint().height())
     top, end = place()
     assert top == before[0]  # below the same words
@@ -631,9 +631,9 @@ def test_tab_goes_through_a_question_and_moves_no_page(dock: LearnDock, lab: Fak
     dock.activateWindow()
     dock.go("attention")
     box, bar = dock.questions, dock.browser.verticalScrollBar()
-    lab.inspection.host = Questions([question(CHOICE)])  # type: ignore[assignment]
+    lab.inspection.host = Questions([question(CHOICE)])
     box.button.click()
-    lab.inspection.host.say()  # type: ignore[attr-defined]
+    lab.inspection.host.say()
     qtbot.waitUntil(lambda: box.card.isVisible() and box.height() >= box.layout().sizeHint().height())
     box.card.choices.setFocus()
     qtbot.waitUntil(box.card.choices.hasFocus)
@@ -652,10 +652,10 @@ def test_tab_goes_through_a_question_and_moves_no_page(dock: LearnDock, lab: Fak
 def test_a_message_about_an_answer_leaves_the_button_in_sight(dock: LearnDock, lab: FakeLab, qtbot: QtBot) -> None:
     dock.go("attention")
     dock.resize(420, 300)
-    lab.inspection.host = Questions([question(INTERVAL)])  # type: ignore[assignment]
+    lab.inspection.host = Questions([question(INTERVAL)])
     box, browser = dock.questions, dock.browser
     box.button.click()
-    lab.inspection.host.say()  # type: ignore[attr-defined]
+    lab.inspection.host.say()
     qtbot.waitUntil(box.card.isVisible)
     box.card.line.setText("12")
     button = box.card.answer_button

@@ -39,7 +39,7 @@ def dock(qtbot: QtBot, lab: FakeLab, monkeypatch: pytest.MonkeyPatch) -> Iterato
     long = "\n\n".join(f"Paragraph {number}." for number in range(60))
     pages = [Page(name, name.title(), f"# {name.title()}\n\n{long}\n") for name in (FIRST, SECOND, "checkpoints")]
     monkeypatch.setattr(learn, "load_all", lambda: [*load_path_pages(pages), *pages])
-    dock = LearnDock(lab)  # type: ignore[arg-type]
+    dock = LearnDock(lab)
     qtbot.addWidget(dock)
     dock.resize(800, 500)
     dock.show()
@@ -247,7 +247,7 @@ def test_an_explanation_that_is_lost_with_the_window_is_told_before(
 
 def test_enter_in_a_question_does_not_follow_a_link_of_its_page(dock: LearnDock, lab: FakeLab, qtbot: QtBot) -> None:
     dock.go(FIRST)
-    lab.inspection.host = host = Questions([question(VALUE, 0), question(VALUE, 1)])  # type: ignore[assignment]
+    lab.inspection.host = host = Questions([question(VALUE, 0), question(VALUE, 1)])
     box = dock.questions
     box.button.setFocus()
     box.button.click()

@@ -49,7 +49,7 @@ def predicted(outputs: Path, name: str, *lines: str, created: float) -> FakeRun:
 
 
 def ended(fake: FakeRun, loss: float) -> FakeRun:
-    fake.losses_of = lambda step: (loss - 0.2, loss)  # type: ignore[method-assign]
+    fake.losses_of = lambda step: (loss - 0.2, loss)
     fake.start().advance(20, evaluate=False)
     fake.append(Evaluated(10, 1.0, 2.8, 3.0, True, 0.1), Evaluated(20, 1.0, loss - 0.2, loss, True, 0.1))
     return fake.finish()
@@ -261,7 +261,7 @@ def test_a_run_that_finishes_is_scored_and_told(dock: NotebookDock, lab: Lab, li
     said: list[str] = []
     lab.said.connect(said.append)
     qtbot.waitUntil(lambda: lab.row("pretraining/live") is not None)
-    live.losses_of = lambda step: (1.8, 2.5)  # type: ignore[method-assign]
+    live.losses_of = lambda step: (1.8, 2.5)
     live.advance(15, evaluate=False).append(Evaluated(20, 1.0, 1.8, 2.5, True, 0.1))
     live.finish()
     told = "live: You predicted final validation loss: 1.9 to 2.2, 80 % sure. The outcome was 2.5: outside."

@@ -487,7 +487,7 @@ def test_what_was_gone_back_from_is_there_again_for_the_same_run_alone(qtbot: Qt
 
     for about, low in (("a run", "3.8"), ("another", ""), ("a run", "")):
         QTimer.singleShot(50, book, lambda low=low: act(low))
-        assert ask(None, book, about, quantities_of_runs()) is None  # type: ignore[arg-type]
+        assert ask(None, book, about, quantities_of_runs()) is None
     assert seen == [[], [], ["val_loss=3.8..4.6@80%"]]
 
 

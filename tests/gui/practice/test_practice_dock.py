@@ -33,13 +33,13 @@ def lab(qtbot: QtBot, tmp_path: Path) -> FakeLab:
 
 @pytest.fixture
 def dock(qtbot: QtBot, lab: FakeLab) -> Iterator[PracticeDock]:
-    with dock_in_sight(qtbot, PracticeDock(lab), 620, 480) as made:  # type: ignore[arg-type]
+    with dock_in_sight(qtbot, PracticeDock(lab), 620, 480) as made:
         yield made
 
 
 def begin(dock: PracticeDock, lab: FakeLab, *questions: Question | LabError | None) -> Questions:
     host = Questions(questions)
-    lab.inspection.host = host  # type: ignore[assignment]
+    lab.inspection.host = host
     dock.begin()
     host.say()
     return host
@@ -104,7 +104,7 @@ def test_a_number_that_is_none_leaves_the_question_open(dock: PracticeDock, lab:
 
 def test_a_question_that_is_computed_can_be_cancelled(dock: PracticeDock, lab: FakeLab) -> None:
     host = Questions((question(INTERVAL),))
-    lab.inspection.host = host  # type: ignore[assignment]
+    lab.inspection.host = host
     dock.begin()
     dock._words._button.click()
     assert "Practise" in dock._words.text
@@ -114,7 +114,7 @@ def test_a_question_that_is_computed_can_be_cancelled(dock: PracticeDock, lab: F
 
 def test_a_question_that_models_are_trained_for_can_be_skipped(dock: PracticeDock, lab: FakeLab) -> None:
     host = Questions((question(INTERVAL),))
-    lab.inspection.host = host  # type: ignore[assignment]
+    lab.inspection.host = host
     dock.begin()
     first = host.requests[-1]
     first.progressed.emit(Working(f"{TRAINING} to compare", 0.5))
@@ -153,7 +153,7 @@ def test_a_key_pressed_while_a_question_is_computed_does_not_cancel_it(
     dock.activateWindow()
     qtbot.waitUntil(dock.isActiveWindow)
     host = Questions((question(VALUE), question(VALUE, 1), LabError("It is gone.")))
-    lab.inspection.host = host  # type: ignore[assignment]
+    lab.inspection.host = host
 
     def press() -> None:
         """What presses a button without the window's own filter of keys, as Enter does with it."""

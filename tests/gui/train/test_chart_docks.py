@@ -141,7 +141,7 @@ def test_losses_of_different_tokens_are_shown_in_bits_per_byte(lab: FakeChartLab
         loss = lab.history(f"pretraining/{name}").step_columns["loss"]
         np.testing.assert_allclose(_points(dock.chart, f"pretraining/{name}/train")[1], loss / math.log(2) / size)
     uniform = dock.chart.marks.lines[0][0]
-    assert uniform.value == pytest.approx(math.log2(lab.history(lab.shown_runs()[0]).started.vocab_size) / 2.7)  # type: ignore[union-attr]
+    assert uniform.value == pytest.approx(math.log2(lab.history(lab.shown_runs()[0]).started.vocab_size) / 2.7)
     dock.unit.button.click()  # by hand: nats again, as long as these are shown
     _wait(dock, qtbot)
     assert dock.chart.y_unit == "nats per token"
@@ -334,11 +334,11 @@ def test_the_text_of_the_highest_spike_is_one_command_away_and_that_of_any_step_
     lab: FakeChartLab, qtbot: QtBot, tmp_path: Path
 ) -> None:
     dock, host = LossDock(lab), BatchHost()
-    lab.inspection.host = host  # type: ignore[assignment]
+    lab.inspection.host = host
     _shown(dock, qtbot)
     fake = FakeRun(tmp_path, steps=200).start().advance(120)
     spike = next(place for place, one in enumerate(fake.written) if isinstance(one, StepEvent) and one.step == 70)
-    fake.written[spike] = replace(fake.written[spike], loss=9.0)  # type: ignore[call-arg]
+    fake.written[spike] = replace(fake.written[spike], loss=9.0)
     lab.add(fake)
     _wait(dock, qtbot)
     view = dock.batch
@@ -370,7 +370,7 @@ def test_the_text_of_the_highest_spike_is_one_command_away_and_that_of_any_step_
 
 def test_the_batch_that_is_shown_is_of_a_step_that_the_run_has(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path) -> None:
     dock, host = LossDock(lab), BatchHost()
-    lab.inspection.host = host  # type: ignore[assignment]
+    lab.inspection.host = host
     _shown(dock, qtbot)
     fake = lab.add(FakeRun(tmp_path, steps=200).start().advance(120))
     _wait(dock, qtbot)

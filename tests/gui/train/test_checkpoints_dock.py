@@ -37,7 +37,7 @@ def lab(qtbot: QtBot, tmp_path: Path) -> FakeLab:
 
 @pytest.fixture
 def dock(qtbot: QtBot, lab: FakeLab) -> Iterator[CheckpointsDock]:
-    with dock_in_sight(qtbot, CheckpointsDock(lab), 760, 500) as dock:  # type: ignore[arg-type]
+    with dock_in_sight(qtbot, CheckpointsDock(lab), 760, 500) as dock:
         yield dock
 
 
@@ -316,7 +316,7 @@ def test_a_branch_asks_for_what_differs(
     dock.shutdown()
     lab.add(FakeRun(lab.outputs, "other").start())
     shown.clear()
-    again = CheckpointsDock(lab)  # type: ignore[arg-type]
+    again = CheckpointsDock(lab)
     qtbot.addWidget(again)
     again.remember(settings)
     assert shown == [["pretraining/chosen"]]  # it is no longer beside a run that has nothing to do with it
@@ -391,7 +391,7 @@ def test_what_transformers_cannot_open_is_not_offered_for_export(
         settings = resolve_settings("baby", None, [f"model.position={position}"])
         lab.add(FakeRun(lab.outputs, name, settings=settings).start().advance(10).save_checkpoint())
         lab.set_current(f"pretraining/{name}")
-        qtbot.waitUntil(lambda name=name: bool(dock.model.rows) and name in dock.row.id, timeout=WAIT)  # type: ignore[union-attr]
+        qtbot.waitUntil(lambda name=name: bool(dock.model.rows) and name in dock.row.id, timeout=WAIT)
         choose(dock, 10)
         assert export.isEnabled() == (not why)
         assert export.toolTip().endswith(why or "As a Hugging Face folder")

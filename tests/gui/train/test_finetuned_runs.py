@@ -62,7 +62,7 @@ def lab(qtbot: QtBot, tmp_path: Path) -> FakeLab:
 
 @pytest.fixture
 def samples(qtbot: QtBot, lab: FakeLab) -> SamplesDock:
-    dock = SamplesDock(lab)  # type: ignore[arg-type]
+    dock = SamplesDock(lab)
     qtbot.addWidget(dock)
     dock.resize(980, 600)
     dock.show()
@@ -206,7 +206,7 @@ def test_a_run_that_wrote_no_samples_shows_its_checked_answers(
     qtbot.waitUntil(lambda: samples.answers_view.answers.steps == [0])
     assert samples.choice.currentData() == SCORED
     assert checked(samples) == [[OTHER, "two", "✓ two"]]
-    assert samples.choice._cut() == samples.choice.currentText()  # type: ignore[attr-defined]
+    assert samples.choice._cut() == samples.choice.currentText()
     fake.append(Sampled(10, fake.time_of(10), [{"prompt": OTHER, "text": " three"}]))  # as asked for by Sample now
     lab.pump(fake)
     qtbot.waitUntil(lambda: samples.choice.currentData() == COMPARE)
@@ -288,7 +288,7 @@ def test_kinds_in_words() -> None:
 
 @pytest.fixture
 def checkpoints(qtbot: QtBot, lab: FakeLab) -> Iterator[CheckpointsDock]:
-    with dock_in_sight(qtbot, CheckpointsDock(lab), 700, 500) as dock:  # type: ignore[arg-type]
+    with dock_in_sight(qtbot, CheckpointsDock(lab), 700, 500) as dock:
         yield dock
 
 

@@ -25,7 +25,7 @@ def lab(qtbot: QtBot, tmp_path: Path) -> FakeLab:
 
 @pytest.fixture
 def dock(qtbot: QtBot, lab: FakeLab) -> LogDock:
-    dock = LogDock(lab)  # type: ignore[arg-type]
+    dock = LogDock(lab)
     qtbot.addWidget(dock)
     dock.resize(700, 300)
     dock.show()

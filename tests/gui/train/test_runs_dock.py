@@ -173,7 +173,7 @@ def test_a_run_of_another_machine_is_resumed_here_when_somebody_says_that_it_is_
         actions.resume.trigger()
     assert [request.name for request in requests.take(run.requests)] == ["resume"]
     run.write_status(elsewhere)
-    qtbot.waitUntil(lambda: lab.row("pretraining/third").status.state == "running")  # type: ignore[union-attr]
+    qtbot.waitUntil(lambda: lab.row("pretraining/third").status.state == "running")
     row = lab.row("pretraining/third")
     assert row is not None
     assert not row.trains_here
@@ -662,7 +662,7 @@ def test_an_open_model_follows_the_run_that_is_renamed(
 class ClosedMenu(QMenu):
     """A menu that was left without a choice."""
 
-    def exec(self, *_: object) -> None:  # type: ignore[override]
+    def exec(self, *_: object) -> None:
         pass
 
 
@@ -705,7 +705,7 @@ def test_the_menu_leads_to_what_can_be_done_with_a_run(
     enabled: list[dict[str, bool]] = []
 
     class SeenMenu(ClosedMenu):
-        def exec(self, *_: object) -> None:  # type: ignore[override]
+        def exec(self, *_: object) -> None:
             enabled.append({action.text(): action.isEnabled() for action in self.actions() if action.text()})
 
     monkeypatch.setattr(runs_dock, "QMenu", SeenMenu)

@@ -34,7 +34,7 @@ def lab(qtbot: QtBot, tmp_path: Path) -> FakeLab:
 
 @pytest.fixture
 def dock(qtbot: QtBot, lab: FakeLab) -> SamplesDock:
-    dock = SamplesDock(lab)  # type: ignore[arg-type]
+    dock = SamplesDock(lab)
     qtbot.addWidget(dock)
     dock.resize(980, 600)
     dock.show()

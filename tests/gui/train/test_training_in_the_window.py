@@ -155,7 +155,7 @@ def test_closing_with_a_live_run_can_be_cancelled_leaves_it_to_be_found_again_or
     asked: list[list[str]] = []
     answers = iter([CloseChoice.CANCEL, CloseChoice.KEEP, CloseChoice.STOP])
 
-    def ask(_parent: QWidget, rows: list, *_: object) -> CloseChoice:  # type: ignore[type-arg]
+    def ask(_parent: QWidget, rows: list, *_: object) -> CloseChoice:
         asked.append([row.run.id for row in rows])
         return next(answers)
 

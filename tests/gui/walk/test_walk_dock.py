@@ -56,7 +56,7 @@ def lab(tmp_path: Path, qtbot: QtBot) -> Iterator[InspectionLab]:
 
 @pytest.fixture
 def dock(lab: InspectionLab, qtbot: QtBot) -> WalkDock:
-    made = WalkDock(lab)  # type: ignore[arg-type]
+    made = WalkDock(lab)
     lab.open(qtbot, made, prompt="w1 w2 w3")
     qtbot.waitUntil(lambda: bool(made.stages))
     return made
@@ -198,7 +198,7 @@ def test_a_change_is_marked_against_what_was_and_can_be_undone(
     assert heat is not None
     assert list(heat.rows) == ["now", "before"]
     dock.view.against.setChecked(True)
-    assert np.allclose(dock.view.picture.heat.values, 1)  # type: ignore[union-attr]
+    assert np.allclose(dock.view.picture.heat.values, 1)
     lab.host.fail["walk"] = LabError("'x' is not a change.")
     dock.change.setText("x")
     assert dock.undo.isEnabled()  # also where the change is refused
@@ -325,7 +325,7 @@ def test_a_stage_of_either_direction_is_shown_as_soon_as_it_is_there(
 def test_a_model_that_cannot_be_walked_says_why(lab: InspectionLab, qtbot: QtBot) -> None:
     lab.host.fail["walk"] = LabError("bar@live cannot be walked through while it trains.", "Its weights change.")
     lab.host.refusals["attention"] = "The pattern looks ahead."  # of a mystery it would be the answer
-    dock = WalkDock(lab)  # type: ignore[arg-type]
+    dock = WalkDock(lab)
     lab.open(qtbot, dock, prompt="w1 w2")
     qtbot.waitUntil(lambda: dock._trouble is not None)
     assert "cannot be walked through" in dock._empty.text
@@ -333,7 +333,7 @@ def test_a_model_that_cannot_be_walked_says_why(lab: InspectionLab, qtbot: QtBot
 
 def test_a_prompt_that_the_model_cannot_read_is_said_in_place_of_a_walk(lab: InspectionLab, qtbot: QtBot) -> None:
     lab.host.fail["tokenize"] = LabError("This vocabulary of 2 characters lacks 'T'.")
-    dock = WalkDock(lab)  # type: ignore[arg-type]
+    dock = WalkDock(lab)
     qtbot.addWidget(dock)
     dock.show()
     lab.inspection.open("bar@150")
@@ -367,7 +367,7 @@ def test_a_direction_that_a_model_refuses_can_be_left_again(dock: WalkDock, lab:
 
 
 def test_without_a_model_the_current_runs_is_offered(lab: InspectionLab, qtbot: QtBot) -> None:
-    dock = WalkDock(lab)  # type: ignore[arg-type]
+    dock = WalkDock(lab)
     qtbot.addWidget(dock)
     dock.show()
     assert dock._empty._button.text() == "Choose a model"

@@ -925,7 +925,7 @@ def test_closing_says_which_runs_are_paused_and_what_would_start_more(
     monkeypatch.setattr(closing.question, "ask", ask)
     for chosen in (rows[:1], rows[1:], rows):
         assert closing.ask(QWidget(), chosen) is CloseChoice.KEEP
-    closing.ask(QWidget(), rows[1:], 0, [SimpleNamespace(id="rates")])  # type: ignore[list-item]
+    closing.ask(QWidget(), rows[1:], 0, [SimpleNamespace(id="rates")])
     assert said.pop() == "two is still training. rates has not ended either, and may start more runs."
     assert said == ["one is paused.", "two is still training.", "2 runs have not ended: one, two."]
 
@@ -964,7 +964,7 @@ def live(make_main_window: MakeWindow, qtbot: QtBot, outputs: Path) -> tuple[Mai
 def _answer(monkeypatch: pytest.MonkeyPatch, choice: CloseChoice) -> list[list[str]]:
     asked: list[list[str]] = []
 
-    def ask(_parent: QWidget, rows: list, *_: object) -> CloseChoice:  # type: ignore[type-arg]
+    def ask(_parent: QWidget, rows: list, *_: object) -> CloseChoice:
         asked.append([row.run.id for row in rows])
         return choice
 

@@ -228,7 +228,7 @@ def test_what_is_listed_after_the_search_began_is_the_first_match_where_nobody_c
         for _ in range(down):
             qtbot.keyClick(dialog.search, Qt.Key.Key_Down)
         assert dialog.rows.rowCount() == 2
-        qtbot.waitUntil(lambda dialog=dialog: dialog.rows.rowCount() > 2)  # type: ignore[misc]
+        qtbot.waitUntil(lambda dialog=dialog: dialog.rows.rowCount() > 2)
         assert dialog.reference.text() == found
         dialog.close()
 
@@ -343,7 +343,7 @@ def test_the_toolbar_names_the_model(qtbot: QtBot, outputs: Path, tmp_path: Path
 def test_write_is_answered_by_the_active_model(qtbot: QtBot, tmp_path: Path) -> None:
     lab = FakeLab(tmp_path)
     lab.inspection = InspectionSession(tmp_path, lab, host=ModelHost(command=FAKE_HOST))
-    dock = WriteDock(lab)  # type: ignore[arg-type]
+    dock = WriteDock(lab)
     qtbot.addWidget(dock)
     dock.show()
     assert not dock.picker.answers

@@ -354,7 +354,7 @@ def test_several_processes_are_found_by_what_people_type_and_begin_with_their_st
 def test_what_has_the_letters_alone_comes_after_pages_that_have_the_word() -> None:
     scattered, page, every = (Command(text, lambda: None) for text in ("Not attached", "Symbols", "Search pages"))
     for wanted, pages in (("nota", [page]), ("natt", [])):
-        found = Finder([scattered]).find(wanted, lambda _, pages=pages: [*pages, every])  # type: ignore[misc]
+        found = Finder([scattered]).find(wanted, lambda _, pages=pages: [*pages, every])
         assert found == [*pages, scattered, every]
 
 

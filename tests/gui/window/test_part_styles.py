@@ -82,7 +82,7 @@ def test_a_window_that_is_collected_with_what_styles_its_parts_says_nothing(
     qapp: QApplication, capfd: pytest.CaptureFixture[str]
 ) -> None:
     window = QMainWindow()
-    window.styles = PartStyles(window)  # type: ignore[attr-defined]
+    window.styles = PartStyles(window)
     window.show()
     qapp.processEvents()
     del window

@@ -44,7 +44,7 @@ def lab(qtbot: QtBot, tmp_path: Path) -> FakeLab:
 
 @pytest.fixture
 def dock(qtbot: QtBot, lab: FakeLab) -> Iterator[WriteDock]:
-    with dock_in_sight(qtbot, WriteDock(lab, host=ModelHost(command=FAKE_HOST)), 900, 640) as dock:  # type: ignore[arg-type]
+    with dock_in_sight(qtbot, WriteDock(lab, host=ModelHost(command=FAKE_HOST)), 900, 640) as dock:
         yield dock
 
 
@@ -196,7 +196,7 @@ def test_the_model_that_was_chosen_is_there_after_a_restart(
     qtbot.waitUntil(lambda: dock.picker.checkpoint is not None and dock._keeping.isActive())
     dock._keeping.timeout.emit()  # the window was killed some time after
     later = FakeLab(lab.outputs)
-    with dock_in_sight(qtbot, WriteDock(later, host=ModelHost(command=FAKE_HOST)), 900, 640) as again:  # type: ignore[arg-type]
+    with dock_in_sight(qtbot, WriteDock(later, host=ModelHost(command=FAKE_HOST)), 900, 640) as again:
         again.remember(settings)  # before it knows of any run
         again.keep()
         later._fakes |= {run.run.full_name: run for run in runs}
@@ -304,7 +304,7 @@ class Slow(ModelHost):
 
 def test_the_next_token_of_an_earlier_model_is_not_shown(qtbot: QtBot, lab: FakeLab) -> None:
     host = Slow(command=FAKE_HOST)
-    with dock_in_sight(qtbot, WriteDock(lab, host=host), 900, 640) as dock:  # type: ignore[arg-type]
+    with dock_in_sight(qtbot, WriteDock(lab, host=host), 900, 640) as dock:
         trained(qtbot, lab, dock)
         qtbot.waitUntil(lambda: host.asked is not None)
         earlier = host.asked
@@ -533,7 +533,7 @@ def test_a_crash_is_told_and_the_next_generation_works(qtbot: QtBot, lab: FakeLa
 
 def test_what_failed_is_told_as_text_beside_the_button_too(qtbot: QtBot, lab: FakeLab) -> None:
     host = Slow(command=FAKE_HOST)
-    with dock_in_sight(qtbot, WriteDock(lab, host=host), 900, 640) as dock:  # type: ignore[arg-type]
+    with dock_in_sight(qtbot, WriteDock(lab, host=host), 900, 640) as dock:
         trained(qtbot, lab, dock)
         qtbot.waitUntil(lambda: host.asked is not None)
         error = LabError("The model's template says <b>no</b>.")
@@ -633,7 +633,7 @@ def test_loading_is_said_once_and_stopping_stays_said(qtbot: QtBot) -> None:
     request = Request(lambda: None)
     host, view = SimpleNamespace(generate=lambda *_: request), TokenView()
     qtbot.addWidget(view)
-    writer = Writer(host, view)  # type: ignore[arg-type]
+    writer = Writer(host, view)
     said: list[str] = []
     writer.said.connect(said.append)
     writer.begin("fake", "The", Generation())

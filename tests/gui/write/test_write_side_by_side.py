@@ -47,7 +47,7 @@ def lab(qtbot: QtBot, tmp_path: Path) -> FakeLab:
 
 @pytest.fixture
 def dock(qtbot: QtBot, lab: FakeLab, host: Listening) -> Iterator[WriteDock]:
-    dock = WriteDock(lab, host=host)  # type: ignore[arg-type]
+    dock = WriteDock(lab, host=host)
     qtbot.addWidget(dock)
     dock.resize(1000, 640)
     dock.form.tokens.setValue(6)

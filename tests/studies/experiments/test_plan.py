@@ -172,7 +172,7 @@ def test_alpha_stays_when_the_rank_varies_and_targets_are_compared(tuned: Finetu
 
 def test_forgetting_compares_ranks_with_full_at_a_tenth_of_the_rate(tuned: FinetuneSettings) -> None:
     record = plan("forgetting", tuned, grid=[2, 8])
-    methods = [settings_of(record, trial).model.method for trial in record.trials]  # type: ignore[union-attr]
+    methods = [settings_of(record, trial).model.method for trial in record.trials]
     assert methods == ["lora", "lora", "full"]
     assert settings_of(record, record.trials[-1]).train.learning_rate == pytest.approx(tuned.train.learning_rate / 10)
 
@@ -242,7 +242,7 @@ def test_a_base_that_goes_on_learning_is_named_by_its_step(outputs: Path, monkey
     FakeRun(outputs, "bar", steps=300).start().advance(250).save_checkpoint()
     settings = with_values(FinetuneSettings(), {"model.base": "bar@latest"})
     record = make_plan(Request(find_kind("lora-rank"), settings, outputs, id="x", grid=[1, 2]))
-    assert {settings_of(record, trial).model.base for trial in record.trials} == {"pretraining/bar@250"}  # type: ignore[union-attr]
+    assert {settings_of(record, trial).model.base for trial in record.trials} == {"pretraining/bar@250"}
 
 
 def test_without_evaluations_there_is_nothing_to_compare() -> None:

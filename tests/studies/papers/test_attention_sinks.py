@@ -103,7 +103,7 @@ def reading(upper: list[float], early: float = 0.03, **changes: object) -> Readi
         "first_norms": [[0.0, 5.0, 6.0, 7.0, 4.0] for _ in upper],
         "domains": ["one"] * len(upper),
     }
-    return Reading(**(values | changes))  # type: ignore[arg-type]
+    return Reading(**(values | changes))
 
 
 def around(mean: float, spread: float = 0.01, count: int = 20) -> list[float]:

@@ -68,7 +68,7 @@ def verdict(**changes: object) -> Verdict:
         "interval": (0.1, 0.4),
         "evidence": {"sizes": [1.0, 1.25]},
     }
-    return Verdict(**(values | changes))  # type: ignore[arg-type]
+    return Verdict(**(values | changes))
 
 
 def test_per_cent_are_written_with_a_space_in_all_that_is_read_of_a_verdict() -> None:

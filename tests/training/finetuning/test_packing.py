@@ -141,7 +141,7 @@ def opt_folder(folder: Path) -> str:
     """A tiny OPT with the tokenizer of the tiny models."""
     sizes = {"vocab_size": tiny_models.TOKENIZER.vocab_size, "max_position_embeddings": 512}
     model = new_model("opt", KINDS["opt"].settings | sizes)
-    return str(tiny_models.save(model, folder))  # type: ignore[arg-type]
+    return str(tiny_models.save(model, folder))
 
 
 def packing_settings(base: str, **data: Any) -> Any:

@@ -45,7 +45,7 @@ SAVING = SETTINGS | {"checkpoints__interval": 5, "train__sample_interval": 10}
 def test_a_process_that_torchrun_ends_hears_why_the_others_gave_up() -> None:
     store, three = dist.HashStore(), [object.__new__(parallel.Several) for _ in range(3)]
     for rank, processes in enumerate(three):
-        processes.rank, processes.size, processes._store = rank, 3, store  # type: ignore[assignment]
+        processes.rank, processes.size, processes._store = rank, 3, store
     assert three[0].given_up() is None
     three[1].say_failed(LOST)  # process 2 says nothing: it is the one that is gone
     assert "Process 2 of the run's 3 was ended from outside" in str(three[0].given_up())

@@ -145,4 +145,4 @@ def test_a_run_of_one_process_is_not_trained_by_several(outputs: Path) -> None:
     run = new_run(outputs, 4)
     with ranks(run, 2) as forks:
         assert forks[0].wait() == 1
-    assert run.status().error["why"] == "Its distributed.strategy is none."  # type: ignore[index]
+    assert run.status().error["why"] == "Its distributed.strategy is none."

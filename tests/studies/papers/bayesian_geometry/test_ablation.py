@@ -84,7 +84,7 @@ FOUND = Ablation(0.02, [0.4, 0.3], [15.0, 10.1], [25.0, 20.0], [[0.1, 0.2], [0.0
     ],
 )
 def test_every_layer_must_be_missed_more_than_tenfold(values: dict[str, object], outcome: str) -> None:
-    assert judge_layers(replace(FOUND, **values)) == outcome  # type: ignore[arg-type]
+    assert judge_layers(replace(FOUND, **values)) == outcome
 
 
 def test_the_verdict_on_layers_needs_four_seeds_and_draws_layers_and_heads() -> None:

@@ -102,7 +102,7 @@ def test_rows_of_the_hmm_are_ids_that_its_model_can_read() -> None:
     assert torch.allclose(entering.x, expected[0])
     first, end = task.layout.answers
     answers = logits[0, list(task.layout.positions), first:end]
-    assert torch.allclose(answers, model.answers(ids)[0], atol=1e-6)  # type: ignore[operator]
+    assert torch.allclose(answers, model.answers(ids)[0], atol=1e-6)
     samples = samples_of(task, 3)
     assert [x.shape for x in take(model, samples).values] == [(18, 16)] * 2
     plain = GPT(shape(), 16)

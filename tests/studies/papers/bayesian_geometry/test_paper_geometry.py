@@ -101,9 +101,9 @@ def test_values_and_keys_are_those_that_the_model_computes() -> None:
     assert [x.shape for x in found.values] == [(count, 16)] * 2
     assert [x.shape for x in found.keys] == [(count, 2, 8)] * 2
     ids = torch.tensor(some.ids)
-    stream = model.token_embedding(ids) + model.position_embedding.weight[:23]  # type: ignore[union-attr, index]
+    stream = model.token_embedding(ids) + model.position_embedding.weight[:23]
     for layer, block in enumerate(model.blocks):
-        _, key, value = block.attention.qkv(block.attention_norm(stream)).split([32, 16, 16], -1)  # type: ignore[operator, union-attr]
+        _, key, value = block.attention.qkv(block.attention_norm(stream)).split([32, 16, 16], -1)
         stream = block(stream)
         for name, ours in (("keys", key), ("values", value), ("residuals", stream)):
             expected = torch.cat([row[positions] for row, positions in zip(ours, some.positions, strict=True)])
@@ -189,7 +189,7 @@ def test_the_overall_p_is_against_strata_alone() -> None:
     strata = np.repeat([0, 1, 2], 30)
     random = np.random.default_rng(0)
     y = strata + random.random(90)
-    assert overall_permutation_p(strata + random.random(90), y, strata, 199) > 0.05  # type: ignore[operator]
+    assert overall_permutation_p(strata + random.random(90), y, strata, 199) > 0.05
     assert overall_permutation_p(y, y, strata, 199) == 1 / 200
 
 
