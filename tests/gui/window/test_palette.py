@@ -131,6 +131,8 @@ ASKED = {  # what people type, and what must be among the first rows
     "dropout": {("Setting", "dropout")},
     "ablate heads": {("Show", "Interventions")},
     "initial loss": {("Learn", "The loss at the start")},
+    "export": {("Show", "Checkpoints")},
+    "quantize": {("Learn", "Quantisation and QLoRA")},
 }
 
 
@@ -165,6 +167,7 @@ QUESTIONS = {  # of a learner, as they are typed, and where each is answered
     'Does it know bigrams? What does it expect after "the"?': ("Show", "Next token after a text"),
     'What does it expect after "the"?': ("Show", "Next token after a text"),
     "What does AdamW do to one weight?": ("Show", "A weight's AdamW step"),
+    "Why is my loss not going down?": ("Learn", "Reading a loss curve"),
 }
 
 
@@ -304,8 +307,9 @@ def test_stop_is_found_for_a_run_that_trains_while_another_is_selected(
     monkeypatch.setattr(lab.controller, "stop", calls.append)
     commands = same_window.menus.commands()
     assert not any(command.text == "Stop: done" for command in commands)
-    first = Finder(commands).find("stop")[0]
-    assert (first.kind, first.text) == ("Do", "Stop: here")
+    for wanted in ("stop", "stop training", "stop the run"):
+        first = Finder(commands).find(wanted)[0]
+        assert (first.kind, first.text) == ("Do", "Stop: here"), wanted
     first.run()
     assert calls == ["pretraining/here", runs[0]]
     monkeypatch.setattr(lab, "current", lambda: rows[0])  # the action Stop is about it
