@@ -83,7 +83,7 @@ class RedrawTimer(QObject):
             return
         for reference in list(self._charts):
             chart = reference()
-            if chart is None:
+            if chart is None or not shiboken6.isValid(chart):
                 self._charts.remove(reference)
             elif chart.dirty and chart.isVisible():
                 self._charts.remove(reference)

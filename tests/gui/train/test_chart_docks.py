@@ -552,9 +552,10 @@ def test_docks_that_hear_of_a_long_run_at_once_are_drawn_one_a_tick_and_none_beh
         lab.redraw._tick()
         assert drawn == so_far
     assert docks[0].panel.isVisible()
-    docks[2].shutdown()
+    docks[2].panel.mark_dirty()
     shiboken6.delete(docks[2])
-    lab.redraw._tick()  # what it waited for is over
+    while lab.redraw._timer.isActive():  # what it waited for, and its chart, are over
+        lab.redraw._tick()
     assert not lab.redraw._others
 
 
