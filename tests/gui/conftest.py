@@ -6,7 +6,6 @@ import gc
 import threading
 import time
 from collections.abc import Iterator
-from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,9 @@ from PySide6.QtGui import QWindow
 from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QApplication, QWidget
 from pytestqt.qtbot import QtBot
-from waits import SECONDS, WAIT
+from waits import SECONDS
 from whole_lab import WholeLab
-from windows import MakeWindow, background_threads, make_active
+from windows import MakeWindow, PatientBot, background_threads, make_active
 
 from llmlab_gui.lab import folder_poller, run_queue
 from llmlab_gui.lab.book import Asking
@@ -34,15 +33,6 @@ from llmlab_gui.widgets.theme import LIGHT, apply_theme, current_theme, style_sh
 from llmlab_gui.window.main_window import MainWindow
 
 _CLOCKS = (QThread, QTimer)
-
-
-class PatientBot(QtBot):
-    """Waits as long as any test may, and not pytest-qt's five seconds."""
-
-    waitUntil, waitSignal, waitSignals, waitActive, waitExposed = (
-        partialmethod(wait, timeout=WAIT)
-        for wait in (QtBot.waitUntil, QtBot.waitSignal, QtBot.waitSignals, QtBot.waitActive, QtBot.waitExposed)
-    )
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partialmethod
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ from PySide6.QtCore import QRect
 from PySide6.QtGui import QStandardItem, QStandardItemModel
 from PySide6.QtWidgets import QApplication, QStyleOptionViewItem, QTableView, QWidget
 from pytestqt.qtbot import QtBot
+from waits import WAIT
 
 from llmlab.store.run_folder import RunFolder
 from llmlab_gui.lab.dock import LabDock
@@ -41,6 +43,15 @@ SMALL = {
     "samples.tokens": "8",
     "checkpoints.interval": "0",
 }
+
+
+class PatientBot(QtBot):
+    """Waits as long as any test may, and not pytest-qt's five seconds."""
+
+    waitUntil, waitSignal, waitSignals, waitActive, waitExposed = (
+        partialmethod(wait, timeout=WAIT)
+        for wait in (QtBot.waitUntil, QtBot.waitSignal, QtBot.waitSignals, QtBot.waitActive, QtBot.waitExposed)
+    )
 
 
 def background_threads() -> set[threading.Thread]:

@@ -14,6 +14,7 @@ from PySide6.QtCore import QMimeData, QPoint, Qt, QUrl
 from PySide6.QtGui import QDropEvent
 from pytestqt.qtbot import QtBot
 from small_runs import new_run, train_here
+from windows import PatientBot
 
 from llmlab.core.errors import LabError
 from llmlab_gui.host.process import Request
@@ -36,7 +37,7 @@ PROMPT = "the king"
 @pytest.fixture(scope="module")
 def window_of_a_run(window_of_the_file: MainWindow, request: pytest.FixtureRequest) -> MainWindow:
     """The file's window, whose model's process has read a checkpoint: it serves all tests, and ends with the window."""
-    window, session, qtbot = window_of_the_file, window_of_the_file.lab.inspection, QtBot(request)
+    window, session, qtbot = window_of_the_file, window_of_the_file.lab.inspection, PatientBot(request)
     train_here(new_run(window.lab.outputs, 10, "real", model__n_layer=2, checkpoints__keep_last=5))
     qtbot.waitUntil(lambda: window.lab.row("pretraining/real") is not None)
     session.set_prompt(PROMPT, False)
