@@ -163,10 +163,12 @@ class MainWindow(drops.TakesDrops, QMainWindow):
         self.keyboard.arrive()
 
     def use_theme(self, choice: str) -> None:
-        """light, dark or system."""
+        """light, dark or system; on a busy machine that takes a second or two, in which the pointer waits."""
         self.settings.theme = choice
         app = QApplication.instance()
         assert isinstance(app, QApplication)
+        app.setOverrideCursor(Qt.CursorShape.WaitCursor)
+        QTimer.singleShot(0, app, app.restoreOverrideCursor)  # when it is drawn
         apply_theme(app, choice)
 
     def open_path(self, path: Path) -> None:

@@ -332,6 +332,9 @@ def test_a_theme_is_given_to_what_is_in_sight_at_once_and_to_the_rest_before_it_
     cast("QLineEdit", field.editor.focusProxy()).setText("fast")
     try:
         window.use_theme("dark")
+        waits = QApplication.overrideCursor()
+        assert waits is not None
+        assert waits.shape() == Qt.CursorShape.WaitCursor
         dark = style_sheet(DARK)
         assert {part.styleSheet() for part in seen} == {dark}
         assert {dock.styleSheet() for dock in late} == {style_sheet(LIGHT)}
@@ -339,6 +342,7 @@ def test_a_theme_is_given_to_what_is_in_sight_at_once_and_to_the_rest_before_it_
         late[-1].show()
         assert late[-1].styleSheet() == dark
         qtbot.waitUntil(lambda: {part.styleSheet() for part in parts} == {dark})
+        assert QApplication.overrideCursor() is None
         assert set().union(*map(quiet, window.docks.values())) == {DARK.quiet}
         assert field.row.problem.palette().color(QPalette.ColorRole.WindowText).name() == DARK.bad
         assert field.editor.focusProxy().palette().color(QPalette.ColorRole.Text).name() == DARK.bad
