@@ -128,9 +128,9 @@ class CompareDock(AnswerDock):
     def pictures(self) -> list[QWidget]:
         if self.archive is None:
             return []
-        if self._view == PREDICTIONS:
-            return [self.chart, self.tokens]
-        return [self.chart] if self._view == LAYERS else [self.map]
+        if self._view < LAYERS:
+            return [self.map]
+        return [part for part in (self.chart, self.tokens) if not part.isHidden()]
 
     def table(self) -> Table | None:
         """The cells of the map, or the points of the lines."""
@@ -298,10 +298,13 @@ class CompareDock(AnswerDock):
         }
         if view in makers:
             self._show_heat(makers[view](), position)
-        elif view == LAYERS:
-            self.chart.show_lines(comparison.layer_lines(archive), x="layer", y="similarity")
+            return
+        lines = comparison.layer_lines(archive) if view == LAYERS else comparison.kl_lines(archive)
+        self.chart.setVisible(view == LAYERS or bool(lines))  # no KL between different vocabularies
+        if view == LAYERS:
+            self.chart.show_lines(lines, x="layer", y="similarity")
         else:
-            self.chart.show_lines(comparison.kl_lines(archive), x="token", y="KL(A ‖ B)", unit="nats")
+            self.chart.show_lines(lines, x="token", y="KL(A ‖ B)", unit="nats")
             self.tokens.show_columns(comparison.top_columns(archive, self._names, position))
 
     def _show_heat(self, heat: Heat | None, position: int) -> None:

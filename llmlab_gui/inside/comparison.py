@@ -52,7 +52,7 @@ def heads_heat(archive: Archive) -> Heat | None:
         difference = np.asarray(archive[f"difference/attention/{layer}"], np.float64)
         values[layer, : len(difference)] = np.abs(difference).sum(axis=-1).mean(axis=-1) / 2
     rows, columns = ([str(place) for place in range(size)] for size in values.shape)
-    return Heat(values, rows, columns, "layer", "head", unit="of the attention")
+    return Heat(values, rows, columns, "layer", "head", unit="share")
 
 
 def stream_heat(archive: Archive, point: str) -> Heat | None:

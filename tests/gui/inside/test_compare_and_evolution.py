@@ -144,6 +144,20 @@ def test_points_lines_and_predictions_are_the_archives(lab: InspectionLab, qtbot
     assert table[0] == ("line", "token", "KL(A ‖ B)")
     assert compared.chart.y_unit == "nats"
     assert [row[2] for row in table[1]] == pytest.approx(archive["kl"].tolist())
+    assert compared.pictures() == [compared.chart, compared.tokens]
+    lab.host.answers["compare"] = _of_other_vocabularies
+    compared.swap.click()
+    compared.compare.click()
+    qtbot.waitUntil(lambda: compared.archive is not None and "kl" not in compared.archive)
+    assert compared.pictures() == [compared.tokens]  # and no empty chart above them
+    compared.view.setCurrentIndex(views.LAYERS)
+    assert compared.pictures() == [compared.chart]
+
+
+def _of_other_vocabularies(*asked: Any) -> Any:
+    tensors, more = make_comparison(*asked)
+    del tensors["kl"]
+    return tensors, more
 
 
 def test_what_cannot_be_compared_is_said_and_another_prompt_forgets(
