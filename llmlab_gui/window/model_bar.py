@@ -120,7 +120,8 @@ class ModelBar(QToolBar):
         inspection, now = self._session.look.archive, self._session.look.following.step
         if now is None or inspection is None or (step := step_of(inspection)) is None:
             return ""
-        return f", inspected at step {step:,}" + (f", now at {now:,}" if now > step else "")
+        # Both at any time, or the buttons beside it would move to and fro. A status may be older than an inspection.
+        return f", inspected at step {step:,}, now at {max(now, step):,}"
 
     def _remember(self) -> None:
         self._settings.recent = self._session.recent

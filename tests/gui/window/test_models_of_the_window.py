@@ -320,9 +320,9 @@ def test_the_toolbar_names_the_model(qtbot: QtBot, outputs: Path, tmp_path: Path
     lab.inspection.look.following.set(False)
     live = FakeRun(outputs, "foo").start().advance(100)
     lab.inspection.open("foo@live")
-    for end, steps in ((" · ", 50), (", now at 150 · ", 0)):
+    for now, steps in ((100, 50), (150, 0)):
         lab.refresh()
-        words = f"foo@live, inspected at step 100{end}"
+        words = f"foo@live, inspected at step 100, now at {now} · "
         qtbot.waitUntil(lambda words=words: bar.button.text().startswith(words))
         live.advance(steps)
     live.finish()
