@@ -8,6 +8,7 @@ from fake_lab import FakeLab
 from fake_model import FakeModelHost
 from PySide6.QtCore import QPoint, Signal
 from pytestqt.qtbot import QtBot
+from windows import shown
 
 from llmlab_gui.charts.bars import Bars
 from llmlab_gui.charts.layer_chart import LayerChart, Line
@@ -35,9 +36,7 @@ class InspectionLab(FakeLab):
 
     def open(self, qtbot: QtBot, dock: InspectionDock, prompt: str = PROMPT, model: str = "bar@150") -> None:
         """Shows the dock with a model that has read a prompt."""
-        qtbot.addWidget(dock)
-        dock.resize(760, 560)
-        dock.show()
+        shown(dock, qtbot, 760, 560)
         self.inspection.open(model)
         qtbot.waitUntil(lambda: self.inspection.about is not None)
         self.inspection.set_prompt(prompt, False, at_once=True)

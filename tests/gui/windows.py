@@ -27,6 +27,7 @@ from llmlab_gui.window.main_window import MainWindow
 FAKE_HOST = (sys.executable, str(Path(__file__).with_name("fake_host.py")))
 MakeWindow = Callable[..., MainWindow]
 Dock = TypeVar("Dock", bound=LabDock)
+W = TypeVar("W", bound=QWidget)
 SMALL = {
     "preset": "baby",
     "model.n_layer": "2",
@@ -59,14 +60,19 @@ def background_threads() -> set[threading.Thread]:
     return {thread for thread in threading.enumerate() if thread.name.startswith("background")}
 
 
+def shown(widget: W, qtbot: QtBot, width: int = 700, height: int = 500) -> W:
+    """A window by itself, of that size."""
+    qtbot.addWidget(widget)
+    widget.resize(width, height)
+    widget.show()
+    return widget
+
+
 @contextmanager
 def dock_in_sight(qtbot: QtBot, dock: Dock, width: int, height: int) -> Iterator[Dock]:
     """Shows a dock by itself, and shuts it down at the end."""
-    qtbot.addWidget(dock)
-    dock.resize(width, height)
-    dock.show()
     try:
-        yield dock
+        yield shown(dock, qtbot, width, height)
     finally:
         dock.shutdown()
 

@@ -12,6 +12,7 @@ from PySide6.QtCore import QEvent, QPoint, QPointF, QRect, QRectF, Qt
 from PySide6.QtGui import QAccessible, QColor, QContextMenuEvent, QFont, QImage, QPainter
 from PySide6.QtWidgets import QApplication, QLabel
 from pytestqt.qtbot import QtBot
+from windows import shown
 
 from llmlab_gui.charts.bars import Bar, BarChart, BarGroup, Bars, Series
 from llmlab_gui.charts.color_scale import fitted, ink, one_sided, two_sided
@@ -126,10 +127,7 @@ def test_the_name_of_the_axis_does_not_touch_that_of_the_first_group(
 
 
 def test_clicking_a_bar_names_it(qtbot: QtBot) -> None:
-    chart = BarChart("bars")
-    qtbot.addWidget(chart)
-    chart.resize(600, 300)
-    chart.show()
+    chart = shown(BarChart("bars"), qtbot, 600, 300)
     chart.show_bars(some_bars())
     clicked: list[tuple[int, int]] = []
     chart.clicked.connect(lambda *place: clicked.append(place))
@@ -173,10 +171,7 @@ def token_grid(columns: int, asked: Callable[[int, int], object] = lambda row, c
 
 
 def shown_grid(qtbot: QtBot, grid: Grid) -> ValueGrid:
-    widget = ValueGrid("grid")
-    qtbot.addWidget(widget)
-    widget.resize(700, 400)
-    widget.show()
+    widget = shown(ValueGrid("grid"), qtbot, 700, 400)
     widget.show_grid(grid)
     return widget
 
@@ -335,10 +330,7 @@ def test_a_cell_has_its_values_colour_and_none_the_themes(qtbot: QtBot, qapp: QA
 
 
 def test_a_point_is_found_where_it_is_drawn(qtbot: QtBot) -> None:
-    scatter = Scatter("points")
-    qtbot.addWidget(scatter)
-    scatter.resize(500, 400)
-    scatter.show()
+    scatter = shown(Scatter("points"), qtbot, 500, 400)
     qtbot.waitExposed(scatter)
     points = np.array([[0.0, 0.0], [1.0, 2.0], [-3.0, 1.0]])
     scatter.show_points(points, ["a", "b", "c"], ["A", "B", "C"], ("first", "second"))

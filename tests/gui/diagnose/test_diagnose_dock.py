@@ -15,6 +15,7 @@ from PySide6.QtTest import QTest
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 from whole_lab import WholeLab
+from windows import shown
 
 from llmlab.core.mystery_settings import MysterySettings
 from llmlab.core.settings import PretrainSettings
@@ -46,10 +47,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture
 def dock(qtbot: QtBot, lab: WholeLab, trained: list[str], answers: list[str]) -> Iterator[DiagnoseDock]:
-    made = DiagnoseDock(lab)
-    qtbot.addWidget(made)
-    made.resize(420, 560)
-    made.show()
+    made = shown(DiagnoseDock(lab), qtbot, 420, 560)
     yield made
     made.shutdown()
 

@@ -18,7 +18,7 @@ from PySide6.QtGui import QImage, QTextDocument
 from PySide6.QtWidgets import QApplication, QToolTip
 from pytestqt.qtbot import QtBot
 from whole_lab import WholeLab
-from windows import first_cell, wait_until_freed
+from windows import first_cell, shown, wait_until_freed
 
 from llmlab.data.example_preview import BatchText
 from llmlab.notebook.locked import lock
@@ -54,13 +54,6 @@ def fake(outputs: Path) -> FakeExperiment:
     return made
 
 
-def shown(dock: LabDock, qtbot: QtBot, width: int = 700, height: int = 500) -> LabDock:
-    qtbot.addWidget(dock)
-    dock.resize(width, height)
-    dock.show()
-    return dock
-
-
 def found(lab: WholeLab, qtbot: QtBot, *, curves: int = 0) -> None:
     """Waits until the experiment is known as it stands now, and so many of its runs' losses."""
 
@@ -80,8 +73,7 @@ def text(dock: LabDock) -> str:
 def test_what_another_machine_runs_says_so_and_is_resumed_here_when_somebody_says_that_it_is_gone(
     qtbot: QtBot, lab: WholeLab, fake: FakeExperiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dock = ExperimentsDock(lab, lab.experiments)
-    shown(dock, qtbot)
+    dock = shown(ExperimentsDock(lab, lab.experiments), qtbot)
     fake.folder.write_status(replace(fake.folder.recorded_status(), host="dhcp-17", pid=None))
     found(lab, qtbot)
     qtbot.waitUntil(lambda: "It is running on dhcp-17." in dock.study.standing.text())
@@ -111,8 +103,7 @@ def test_names_of_two_experiments_of_one_kind_and_minute_can_be_told_apart(qtbot
 
 @pytest.mark.parametrize("make", [ExperimentsDock, ExperimentLossesDock, ExperimentResultDock, experiment_report])
 def test_without_an_experiment_a_dock_says_what_to_do(lab: WholeLab, qtbot: QtBot, make: type[LabDock]) -> None:
-    dock = make(lab, lab.experiments)
-    shown(dock, qtbot)
+    dock = shown(make(lab, lab.experiments), qtbot)
     qtbot.waitUntil(lambda: lab.experiments.looked)
     qtbot.waitUntil(lambda: "experiment" in text(dock).lower())
     with qtbot.waitSignal(lab.dock_requested) as asked:
@@ -140,8 +131,7 @@ def test_before_anything_ran_each_dock_says_what_will_come(lab: WholeLab, qtbot:
 
 
 def test_the_list_says_where_every_run_stands(lab: WholeLab, qtbot: QtBot, fake: FakeExperiment) -> None:
-    dock = ExperimentsDock(lab, lab.experiments)
-    shown(dock, qtbot)
+    dock = shown(ExperimentsDock(lab, lab.experiments), qtbot)
     found(lab, qtbot)
     qtbot.waitUntil(lambda: dock.study.trials.rowCount() == 6)
     row = lab.experiments.current()
@@ -159,8 +149,7 @@ def test_the_list_says_where_every_run_stands(lab: WholeLab, qtbot: QtBot, fake:
 
 
 def test_stop_and_continue_are_offered_when_they_make_sense(lab: WholeLab, qtbot: QtBot, fake: FakeExperiment) -> None:
-    dock = ExperimentsDock(lab, lab.experiments)
-    shown(dock, qtbot)
+    dock = shown(ExperimentsDock(lab, lab.experiments), qtbot)
     found(lab, qtbot)
     qtbot.waitUntil(lambda: dock.study.stop_button.isVisibleTo(dock))
     assert not dock.study.resume_button.isVisibleTo(dock)
@@ -177,8 +166,7 @@ def test_stop_and_continue_are_offered_when_they_make_sense(lab: WholeLab, qtbot
 
 
 def test_a_trial_opens_as_the_run_that_all_docks_are_about(lab: WholeLab, qtbot: QtBot, fake: FakeExperiment) -> None:
-    dock = ExperimentsDock(lab, lab.experiments)
-    shown(dock, qtbot)
+    dock = shown(ExperimentsDock(lab, lab.experiments), qtbot)
     found(lab, qtbot)
     qtbot.waitUntil(lambda: len(lab.runs()) == 3 and dock.study.trials.rowCount() == 6)
     dock.study.trials_table.selectRow(0)
@@ -199,8 +187,7 @@ def test_a_live_experiment_is_not_deleted_and_an_ended_one_only_when_agreed(
 ) -> None:
     errors: list[object] = []
     lab.error_raised.connect(errors.append)
-    dock = ExperimentsDock(lab, lab.experiments)
-    shown(dock, qtbot)
+    dock = shown(ExperimentsDock(lab, lab.experiments), qtbot)
     found(lab, qtbot)
     dock.delete()
     assert "Stop it first" in str(errors[0])
@@ -224,8 +211,7 @@ def test_a_live_experiment_is_not_deleted_and_an_ended_one_only_when_agreed(
 def test_the_question_says_when_runs_are_deleted_for_good_with_their_experiment(
     lab: WholeLab, qtbot: QtBot, fake: FakeExperiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dock = ExperimentsDock(lab, lab.experiments)
-    shown(dock, qtbot)
+    dock = shown(ExperimentsDock(lab, lab.experiments), qtbot)
     found(lab, qtbot)
     asked: list[tuple[str, str]] = []
     monkeypatch.setattr(
@@ -248,8 +234,7 @@ def test_the_question_says_when_runs_are_deleted_for_good_with_their_experiment(
 def test_the_tables_are_saved_as_they_are_shown(
     lab: WholeLab, qtbot: QtBot, fake: FakeExperiment, tmp_path: Path
 ) -> None:
-    dock = ExperimentsDock(lab, lab.experiments)
-    shown(dock, qtbot)
+    dock = shown(ExperimentsDock(lab, lab.experiments), qtbot)
     found(lab, qtbot)
     qtbot.waitUntil(lambda: dock.study.trials.rowCount() == 6)
     for name, model in (("runs", dock.study.trials), ("all", dock.model)):
@@ -270,8 +255,7 @@ def test_the_tables_are_saved_as_they_are_shown(
 
 
 def test_all_runs_can_be_overlaid_in_the_other_charts(lab: WholeLab, qtbot: QtBot, fake: FakeExperiment) -> None:
-    dock = ExperimentsDock(lab, lab.experiments)
-    shown(dock, qtbot)
+    dock = shown(ExperimentsDock(lab, lab.experiments), qtbot)
     found(lab, qtbot)
     qtbot.waitUntil(lambda: len(lab.runs()) == 3)
     dock.overlay()
@@ -285,8 +269,7 @@ def test_all_runs_can_be_overlaid_in_the_other_charts(lab: WholeLab, qtbot: QtBo
 def test_seeds_are_thin_with_their_mean_and_the_diverged_one_is_marked(
     lab: WholeLab, qtbot: QtBot, fake: FakeExperiment
 ) -> None:
-    dock = ExperimentLossesDock(lab, lab.experiments)
-    shown(dock, qtbot)
+    dock = shown(ExperimentLossesDock(lab, lab.experiments), qtbot)
     found(lab, qtbot, curves=3)
     dock.panel.set_memory(0)
     first, diverged, second = (fake.record.trials[i].name for i in (0, 2, 3))
@@ -313,8 +296,7 @@ def test_losses_of_trials_are_in_bits_per_byte_by_choice_and_by_themselves_where
 ) -> None:
     made = FakeExperiment(outputs)
     made.begin(0, 20, bytes_per_token=1.0)
-    dock = ExperimentLossesDock(lab, lab.experiments)
-    shown(dock, qtbot)
+    dock = shown(ExperimentLossesDock(lab, lab.experiments), qtbot)
     found(lab, qtbot, curves=1)
     dock.panel.set_memory(0)
     names = [trial.name for trial in made.record.trials]
@@ -352,8 +334,7 @@ def test_losses_of_trials_are_in_bits_per_byte_by_choice_and_by_themselves_where
 def test_a_diverged_run_does_not_press_the_others_flat(lab: WholeLab, qtbot: QtBot, fake: FakeExperiment) -> None:
     run = fake.runs[fake.record.trials[2].name]
     run.write_lines(5, spikes=dict.fromkeys(range(21, 26), 500.0))
-    dock = ExperimentLossesDock(lab, lab.experiments)
-    shown(dock, qtbot)
+    dock = shown(ExperimentLossesDock(lab, lab.experiments), qtbot)
     found(lab, qtbot, curves=3)
     dock.panel.set_memory(0)
     name = fake.record.trials[2].name
@@ -381,8 +362,7 @@ def test_the_result_shows_points_fit_band_and_marks_and_exports_them(
     lab: WholeLab, qtbot: QtBot, fake: FakeExperiment, tmp_path: Path
 ) -> None:
     fake.write_results()
-    dock = ExperimentResultDock(lab, lab.experiments)
-    shown(dock, qtbot)
+    dock = shown(ExperimentResultDock(lab, lab.experiments), qtbot)
     found(lab, qtbot)
     qtbot.waitUntil(lambda: dock.pane.charts.count() == 2)
     size = dock.size()
@@ -431,8 +411,7 @@ def test_the_result_of_an_experiment_no_run_of_which_has_ended_has_no_empty_axes
     fake.status(state="stopped", pid=None)
     results = fake.write_results()
     write_results(fake.folder, replace(results, trials=[replace(one, state="stopped") for one in results.trials]))
-    dock = ExperimentResultDock(lab, lab.experiments)
-    shown(dock, qtbot)
+    dock = shown(ExperimentResultDock(lab, lab.experiments), qtbot)
     found(lab, qtbot)
     qtbot.waitUntil(lambda: lab.experiments.outcome.results is not None)
     assert "No run has ended" in dock._empty.text
@@ -442,8 +421,7 @@ def test_the_result_of_an_experiment_no_run_of_which_has_ended_has_no_empty_axes
 
 def test_the_chosen_chart_stays_while_results_fill(lab: WholeLab, qtbot: QtBot, fake: FakeExperiment) -> None:
     fake.write_results()
-    dock = ExperimentResultDock(lab, lab.experiments)
-    shown(dock, qtbot)
+    dock = shown(ExperimentResultDock(lab, lab.experiments), qtbot)
     found(lab, qtbot)
     qtbot.waitUntil(lambda: dock.pane.charts.count() == 2)
     dock.pane.charts.setCurrentIndex(1)
@@ -457,8 +435,7 @@ def test_the_chosen_chart_stays_while_results_fill(lab: WholeLab, qtbot: QtBot, 
 
 def test_the_result_is_shown_in_the_other_unit_by_choice(lab: WholeLab, qtbot: QtBot, fake: FakeExperiment) -> None:
     results = fake.write_results()
-    dock = ExperimentResultDock(lab, lab.experiments)
-    shown(dock, qtbot)
+    dock = shown(ExperimentResultDock(lab, lab.experiments), qtbot)
     found(lab, qtbot)
     qtbot.waitUntil(lambda: dock.pane.charts.count() == 2)
     assert not dock.bits.isEnabled()
@@ -561,8 +538,7 @@ def test_the_report_is_rendered_with_its_figures_and_saved_with_them(
     lab: WholeLab, qtbot: QtBot, fake: FakeExperiment, tmp_path: Path
 ) -> None:
     fake.write_report()
-    dock = experiment_report(lab, lab.experiments)
-    shown(dock, qtbot)
+    dock = shown(experiment_report(lab, lab.experiments), qtbot)
     found(lab, qtbot)
     qtbot.waitUntil(lambda: "The basin is flat." in dock.browser.toPlainText())
     name = QUrl("figures/basin.png")

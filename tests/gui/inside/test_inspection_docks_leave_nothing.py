@@ -25,7 +25,7 @@ from inspection_lab import PROMPT, InspectionLab
 from PySide6.QtCore import QCoreApplication, QEvent
 from PySide6.QtWidgets import QApplication, QComboBox, QLabel, QWidget
 from pytestqt.qtbot import QtBot
-from windows import wait_until_freed
+from windows import shown, wait_until_freed
 
 from llmlab.inspection.archive import read_archive
 from llmlab_gui.charts.arcs import Arcs
@@ -107,9 +107,7 @@ def test_a_dock_says_what_it_waits_for_and_then_paints_in_the_themes_colours(
 ) -> None:
     lab = InspectionLab(tmp_path, host)
     dock = make(lab)
-    qtbot.addWidget(dock)
-    dock.resize(760, 560)
-    dock.show()
+    shown(dock, qtbot, 760, 560)
     assert dock._stack.currentWidget() is dock._empty
     assert not dock.export_button.isEnabled()
     for export in (dock.table, dock.tensors):

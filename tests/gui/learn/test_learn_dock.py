@@ -16,6 +16,7 @@ from PySide6.QtCore import QPoint, Qt, QUrl
 from PySide6.QtGui import QColor, QDesktopServices, QImage, QTextDocument
 from PySide6.QtWidgets import QApplication, QDockWidget, QMainWindow, QWidget
 from pytestqt.qtbot import QtBot
+from windows import shown
 
 from llmlab.core.paths import resources_dir
 from llmlab.practice.deck import Deck
@@ -65,10 +66,7 @@ def dock(qtbot: QtBot, lab: FakeLab, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(learn, "load_all", lambda: load_pages(pages) + load_tree(results, "results", RESULTS))
     for module in (learn, page_opener):
         monkeypatch.setattr(module, "resources_dir", lambda: tmp_path)
-    dock = LearnDock(lab)
-    qtbot.addWidget(dock)
-    dock.resize(800, 500)
-    dock.show()
+    dock = shown(LearnDock(lab), qtbot, 800, 500)
     qtbot.waitUntil(lambda: dock.page_name != "")
     yield dock
     dock.shutdown()

@@ -11,6 +11,7 @@ from fake_lab import FakeLab
 from practice_questions import Questions, question
 from PySide6.QtCore import Qt
 from pytestqt.qtbot import QtBot
+from windows import shown
 
 from llmlab.core.errors import LabError
 from llmlab.learning.progress import READ, State, StationLog
@@ -39,10 +40,7 @@ def dock(qtbot: QtBot, lab: FakeLab, monkeypatch: pytest.MonkeyPatch) -> Iterato
     long = "\n\n".join(f"Paragraph {number}." for number in range(60))
     pages = [Page(name, name.title(), f"# {name.title()}\n\n{long}\n") for name in (FIRST, SECOND, "checkpoints")]
     monkeypatch.setattr(learn, "load_all", lambda: [*load_path_pages(pages), *pages])
-    dock = LearnDock(lab)
-    qtbot.addWidget(dock)
-    dock.resize(800, 500)
-    dock.show()
+    dock = shown(LearnDock(lab), qtbot, 800, 500)
     qtbot.waitUntil(lambda: dock.page_name != "")
     yield dock
     dock.shutdown()

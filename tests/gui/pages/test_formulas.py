@@ -10,6 +10,7 @@ import pytest
 from formula_pages import page_of, picture
 from PySide6.QtGui import QAccessible, QImage
 from pytestqt.qtbot import QtBot
+from windows import shown
 from ziamath.nodes.mnode import Mnode
 from ziamath.nodes.mrow import Mrow
 
@@ -31,10 +32,7 @@ def browser(qtbot: QtBot, monkeypatch: pytest.MonkeyPatch) -> Iterator[PageBrows
     for source in (SOURCE, WRONG, LONG):
         monkeypatch.delitem(formulas._drawings, source, raising=False)
     background = Background()
-    browser = PageBrowser("Page", background)
-    qtbot.addWidget(browser)
-    browser.resize(360, 400)
-    browser.show()
+    browser = shown(PageBrowser("Page", background), qtbot, 360, 400)
     qtbot.waitUntil(lambda: not browser._resized.isActive())
     yield browser
     background.shutdown()

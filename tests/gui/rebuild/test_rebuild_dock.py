@@ -16,6 +16,7 @@ from PySide6.QtGui import QDesktopServices
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 from whole_lab import WholeLab
+from windows import shown
 
 from llmlab.core.config import with_values
 from llmlab.core.errors import LabError
@@ -80,10 +81,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture
 def dock(lab: WholeLab, qtbot: QtBot, opened: list[str]) -> Iterator[RebuildDock]:
-    made = RebuildDock(lab, command=(sys.executable, "-c", CHECK))
-    qtbot.addWidget(made)
-    made.resize(820, 560)
-    made.show()
+    made = shown(RebuildDock(lab, command=(sys.executable, "-c", CHECK)), qtbot, 820, 560)
     yield made
     made.shutdown()
 

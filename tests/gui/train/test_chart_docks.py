@@ -19,7 +19,7 @@ from PySide6.QtCore import QPointF, QSettings, Qt, Signal
 from PySide6.QtGui import QColor, QImage
 from PySide6.QtWidgets import QApplication, QMainWindow, QScrollArea, QWidget
 from pytestqt.qtbot import QtBot
-from windows import wait_until_freed
+from windows import shown, wait_until_freed
 
 from llmlab.core.errors import LabError
 from llmlab.core.signs import minus
@@ -66,9 +66,7 @@ def lab(tmp_path: Path, qtbot: QtBot) -> Iterator[FakeChartLab]:
 
 
 def _shown(dock: ChartDock, qtbot: QtBot) -> ChartDock:
-    qtbot.addWidget(dock)
-    dock.resize(700, 500)
-    dock.show()
+    shown(dock, qtbot, 700, 500)
     return dock
 
 

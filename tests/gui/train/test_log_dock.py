@@ -12,6 +12,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
+from windows import shown
 
 from llmlab.store.events import Started
 from llmlab_gui.train.event_sentences import sentence
@@ -25,11 +26,7 @@ def lab(qtbot: QtBot, tmp_path: Path) -> FakeLab:
 
 @pytest.fixture
 def dock(qtbot: QtBot, lab: FakeLab) -> LogDock:
-    dock = LogDock(lab)
-    qtbot.addWidget(dock)
-    dock.resize(700, 300)
-    dock.show()
-    return dock
+    return shown(LogDock(lab), qtbot, 700, 300)
 
 
 def test_events_are_told_in_sentences(lab: FakeLab, dock: LogDock) -> None:

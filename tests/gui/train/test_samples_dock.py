@@ -13,6 +13,7 @@ from fakes import FakeRun
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QGuiApplication
 from pytestqt.qtbot import QtBot
+from windows import shown
 
 from llmlab.core.errors import LabError
 from llmlab.core.kinds import PAPERS
@@ -34,11 +35,7 @@ def lab(qtbot: QtBot, tmp_path: Path) -> FakeLab:
 
 @pytest.fixture
 def dock(qtbot: QtBot, lab: FakeLab) -> SamplesDock:
-    dock = SamplesDock(lab)
-    qtbot.addWidget(dock)
-    dock.resize(980, 600)
-    dock.show()
-    return dock
+    return shown(SamplesDock(lab), qtbot, 980, 600)
 
 
 def sampled(fake: FakeRun, step: int, **texts: str) -> None:

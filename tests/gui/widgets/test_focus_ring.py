@@ -23,6 +23,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 from pytestqt.qtbot import QtBot
+from windows import shown
 
 from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.widgets.focus_ring import FocusRing
@@ -183,9 +184,7 @@ def test_a_field_that_has_the_keyboard_stays_in_sight_in_less_room_unless_it_was
     for field in fields:
         layout.addWidget(field)
     area = scrolled(form)
-    qtbot.addWidget(area)
-    area.resize(300, 300)
-    area.show()
+    shown(area, qtbot, 300, 300)
     area.activateWindow()
     qtbot.waitUntil(area.isActiveWindow)
 

@@ -15,7 +15,7 @@ from fakes import CancelAfter, FakeRun
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QPushButton
 from pytestqt.qtbot import QtBot
-from windows import FAKE_HOST, MakeWindow
+from windows import FAKE_HOST, MakeWindow, shown
 
 from llmlab.core.errors import Cancelled, LabError
 from llmlab.core.progress import Progress
@@ -299,10 +299,7 @@ def test_while_a_model_opens_and_is_read_the_toolbar_has_the_only_cancel(
 def test_the_toolbar_names_the_model(qtbot: QtBot, outputs: Path, tmp_path: Path) -> None:
     lab = Lab(outputs)
     lab.inspection.host._command = list(FAKE_HOST)
-    bar = ModelBar(lab, WindowSettings(tmp_path / "window.ini"))
-    qtbot.addWidget(bar)
-    bar.resize(900, 40)
-    bar.show()
+    bar = shown(ModelBar(lab, WindowSettings(tmp_path / "window.ini")), qtbot, 900, 40)
     assert bar.button.text() == "No model"
     lab.inspection.open("/models/20261130-081913-baby-shakespeare, step 1,250")
     qtbot.waitUntil(lambda: "step" in bar.button.text())

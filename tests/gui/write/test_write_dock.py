@@ -19,7 +19,7 @@ from PySide6.QtGui import QColor, QGuiApplication, QTextCursor, QTextDocument
 from PySide6.QtGui import Qt as rich
 from pytestqt.qtbot import QtBot
 from waits import WAIT
-from windows import FAKE_HOST, dock_in_sight
+from windows import FAKE_HOST, dock_in_sight, shown
 
 from llmlab.core.errors import LabError
 from llmlab.core.paths import python_command
@@ -419,10 +419,7 @@ def test_arrow_keys_show_what_else_could_have_come_and_a_click_branches_the_text
 
 
 def test_pointing_and_clicking_find_the_token_under_the_mouse(qtbot: QtBot) -> None:
-    view = TokenView()
-    qtbot.addWidget(view)
-    view.resize(400, 200)
-    view.show()
+    view = shown(TokenView(), qtbot, 400, 200)
     view.begin("Prompt")
     view.append_tokens([WrittenToken(" one", 0.5), WrittenToken("\n", 0.2), WrittenToken("🎲x", 0.01)])
     cursor = QTextCursor(view.document())
