@@ -149,7 +149,7 @@ def _answer_for_all(last: _Answer, answerable: bool, notes: list[str]) -> str:
             "Each step is asked about its own most likely token, so attributions of two steps are not comparable."
         )
         return ""
-    notes.append(f"All steps are asked about {text!r}, the most likely token of step {last.checkpoint.step}.")
+    notes.append(f"All steps are asked about {text!r}, the most likely token of step {last.checkpoint.step:,}.")
     return text
 
 

@@ -161,9 +161,9 @@ def repeat_scores(
         raise LabError("There is no room for repeated tokens.", f"The model reads {anatomy.context} tokens at most.")
     scores = RepeatScores(anatomy, length, offset)
     run(model, anatomy, repeated_tokens(vocab, length, seed, beginning), [scores], last=True)
-    begun = f" after the beginning-of-sequence token (id {beginning}), which is none of them" if offset else ""
+    begun = f" other than the beginning-of-sequence token (id {beginning}), which is read before them" if offset else ""
     how = (
-        f"Duplicate-token and induction scores: on {length} random tokens read twice{begun}: "
-        f"the first of torch.randperm({vocab}) with seed {seed}."
+        f"Duplicate-token and induction scores are measured on {length} random tokens that are read twice: "
+        f"the first of torch.randperm({vocab}) with seed {seed}{begun}."
     )
     return scores.results(), how

@@ -149,13 +149,13 @@ def test_who_follows_the_sentence_with_plain_transformers_gets_the_scores(tmp_pa
     vocab = opened.vocab_size
     results, how = repeat_scores(opened.model, opened.anatomy, vocab=vocab, beginning=beginning)
     said = re.fullmatch(
-        r"Duplicate-token and induction scores: on (\d+) random tokens read twice"
-        r"(?: after the beginning-of-sequence token \(id (\d+)\), which is none of them)?"
-        r": the first of torch\.randperm\((\d+)\) with seed (\d+)\.",
+        r"Duplicate-token and induction scores are measured on (\d+) random tokens that are read twice"
+        r": the first of torch\.randperm\((\d+)\) with seed (\d+)"
+        r"(?: other than the beginning-of-sequence token \(id (\d+)\), which is read before them)?\.",
         how,
     )
     assert said is not None, how
-    length, first, below, seed = (None if number is None else int(number) for number in said.groups())
+    length, below, seed, first = (None if number is None else int(number) for number in said.groups())
     assert length is not None
     order = torch.randperm(below, generator=torch.Generator().manual_seed(seed)).tolist()
     half = [id for id in order if id != first][:length]
