@@ -242,7 +242,7 @@ def _check(prediction: Prediction) -> None:
     if confidence is not None and not LEAST_CONFIDENCE <= confidence <= MOST_CONFIDENCE:
         raise UsageError(
             f"{name} is predicted with a confidence of {100 * confidence:g} %.",
-            "A confidence is between 1 % and 99 %: nobody is surer.",
+            "A confidence is between 1 % and 99 %.",
             "Write @80%.",
         )
     allowed = {NUMBER: (NUMBER,), CHOICE: (CHOICE, NUMBER), CURVE: (CURVE,), TEXT: (TEXT,)}[quantity.answer]
