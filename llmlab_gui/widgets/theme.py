@@ -170,7 +170,7 @@ def style_sheet(theme: Theme) -> str:
     QToolTip {{ color: {theme.text}; background: {theme.surface}; border: 1px solid {theme.grid}; padding: 4px; }}
     QMenuBar::item {{ padding: 8px 8px 6px 8px; background: transparent; }}
     QMenuBar::item:selected {{ background: {theme.accent}; color: {theme.on_accent}; }}
-    QDockWidget {{ font-weight: 600; }}
+    QDockWidget {{ font-weight: 600; border: 1px solid {theme.edge}; }}
     QDockWidget::title {{ background: {theme.background}; padding: 6px 8px; }}
     QDockWidget::close-button, QDockWidget::float-button {{
         subcontrol-origin: margin; subcontrol-position: top right; position: absolute; top: 5px; right: 1px;
