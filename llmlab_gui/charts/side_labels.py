@@ -88,6 +88,9 @@ def _widest(metrics: QFontMetricsF, names: Sequence[str]) -> float:
 def spaced(places: range, cell: float, line: float, marked: Collection[int]) -> list[int]:
     """Places that have room for a label: every so many, without those that a marked one would touch, which has one."""
     every = max(1, -int(-line // max(cell, 1e-6)))
+    if every > 10:  # numbers that are read at a glance: 20, 50, 100
+        ten = 10 ** (len(str(every)) - 1)
+        every = next(one * ten for one in (1, 2, 5, 10) if one * ten >= every)
     shown = [place for place in marked if place in places]
     free = [
         place

@@ -229,6 +229,8 @@ def test_labels_are_thinned_and_marked_ones_stay(qtbot: QtBot) -> None:
     places = spaced(range(4000), 0.2, 15, {1234})
     assert 1234 in places
     assert all(b - a >= 74 for a, b in pairwise(places))
+    assert spaced(range(576), 0.8, 13, ())[:3] == [0, 20, 40]  # and not 0, 17, 34
+    assert spaced(range(20), 4.0, 13, ())[:3] == [0, 4, 8]
 
 
 def test_between_labels_stands_where_others_are_left_out() -> None:
