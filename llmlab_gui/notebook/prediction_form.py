@@ -136,17 +136,20 @@ class ValueRow(AnswerRow):
         if about.answer == CHOICE:
             chosen = self.choice.currentText().strip()
             return parse_prediction(f"{about.name}={chosen}{sure}") if chosen else None
+        self.setFocusProxy(self.low)
         low, high = self.low.text().strip(), self.high.text().strip()
         if not low and not high:
             return None
         if not low or not high:
-            raise self._refusal("the range has only one end.", "", "Fill in both, or neither.")
-        start, end = self._number(low), self._number(high)
+            empty = self.high if low else self.low
+            raise self._refusal(empty, "the range has only one end.", "", "Fill in both, or neither.")
+        start, end = self._number(self.low), self._number(self.high)
         if start > end:
-            raise self._refusal(f"the range goes from {low} down to {high}.", "", "Write its lower end first.")
+            what = f"the range goes from {low} down to {high}."
+            raise self._refusal(self.low, what, "", "Write its lower end first.")
         if start == end:
             why = "No measured number is ever exactly that."
-            raise self._refusal(f"the range is one number, {low}.", why, "Move its ends apart.")
+            raise self._refusal(self.low, f"the range is one number, {low}.", why, "Move its ends apart.")
         return Prediction(about.name, NUMBER, self.sure.value / 100, low=start, high=end)
 
     def unread(self) -> Unread | None:
@@ -172,18 +175,20 @@ class ValueRow(AnswerRow):
             self.high.setText(number_text(before.high))
         self.sure.fill(before.confidence)
 
-    def _number(self, words: str) -> float:
+    def _number(self, line: QLineEdit) -> float:
+        words = line.text().strip()
         try:
             value = float(words)
         except ValueError:
             value = math.nan
         if not math.isfinite(value):
             why = "A comma is no decimal point here." if "," in words else ""
-            raise self._refusal(f"{words!r} is not a number.", why, "Write one, such as 2.1.")
+            raise self._refusal(line, f"{words!r} is not a number.", why, "Write one, such as 2.1.")
         return value
 
-    def _refusal(self, what: str, why: str, hint: str) -> UsageError:
+    def _refusal(self, wrong: QLineEdit, what: str, why: str, hint: str) -> UsageError:
         """As a sentence that says of which row."""
+        self.setFocusProxy(wrong)
         title = self.about.title
         return UsageError(f"{title[:1].upper()}{title[1:]}: {what}", why, hint)
 
