@@ -33,14 +33,17 @@ def install(path: Path) -> ErrorPost:
     """Sends uncaught errors of all threads, and Qt's own messages, to the log; errors also to the returned post."""
     _log.setLevel(logging.INFO)
     _log.addHandler(_handler(path))
-    post = ErrorPost()
+    post, told = ErrorPost(), threading.local()
 
     def caught(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
         # May run in any thread: nothing of the window is touched here.
         if error is None or issubclass(kind, KeyboardInterrupt):
             return
         _log.error("uncaught", exc_info=(kind, error, trace))
-        post.unexpected.emit(as_lab_error(error))
+        if not hasattr(told, "now"):  # an error in telling of one would tell of itself without end
+            told.now = error
+            post.unexpected.emit(as_lab_error(error))
+            del told.now
 
     sys.excepthook = caught
     threading.excepthook = lambda args: caught(args.exc_type, args.exc_value, args.exc_traceback)
