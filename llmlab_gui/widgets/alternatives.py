@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
+from unicodedata import combining
 
 from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QRectF, QSize, Qt, Signal
 from PySide6.QtGui import QColor, QFontDatabase, QFontMetrics, QKeyEvent, QPainter, QStandardItem, QStandardItemModel
@@ -22,10 +23,15 @@ _SIGNS = {" ": "·", "\n": "⏎", "\t": "⇥", "\r": "␍", "\u00a0": "⍽"}
 
 
 def visible(text: str) -> str:
-    """A token with its white space made visible: `·` a space, `⍽` one that joins, `⏎` a line break, `⇥` a tab."""
+    """A token with its white space made visible: `·` a space, `⍽` one that joins, `⏎` a line break, `⇥` a tab.
+
+    What has no shape of its own is its code: `\\u0000`, and a mark that is set on the letter before it, without one.
+    """
     if not text:
         return "(nothing)"
-    return "".join(_SIGNS.get(sign, sign if sign.isprintable() else f"\\u{ord(sign):04x}") for sign in text)
+    shapes = [sign.isprintable() and (at > 0 or not combining(sign)) for at, sign in enumerate(text)]
+    signs = zip(text, shapes, strict=True)
+    return "".join(_SIGNS.get(sign, sign if shape else f"\\u{ord(sign):04x}") for sign, shape in signs)
 
 
 def plain_tip(text: str) -> str:
