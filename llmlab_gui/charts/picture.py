@@ -6,6 +6,7 @@ The points of curves are a table, copied while a run goes on.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -76,9 +77,11 @@ def save_picture(widgets: Sequence[QWidget], path: Path, title: str = "", note: 
         with QPainter(generator) as painter:
             painter.fillRect(QRect(QPoint(0, 0), size), QColor(current_theme().surface))
             _paint(widgets, painter, words, note)
-    else:
-        buffer.open(QIODevice.OpenModeFlag.WriteOnly)
-        QImageWriter(buffer, QByteArray(b"png")).write(image_of(widgets, title, note))
+        # A machine without the font falls back to serifs.
+        drawing = re.sub(rb'font-family="([^"]+)"', rb'font-family="\1, sans-serif"', buffer.data().data())
+        return partial(save, path, drawing)
+    buffer.open(QIODevice.OpenModeFlag.WriteOnly)
+    QImageWriter(buffer, QByteArray(b"png")).write(image_of(widgets, title, note))
     return partial(save, path, bytes(buffer.data().data()))
 
 

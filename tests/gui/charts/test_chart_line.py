@@ -464,6 +464,9 @@ def test_png_and_svg_hold_the_chart(drawing: Drawing, tmp_path: Path) -> None:
     for words in ("nats per token", "Loss: run-a", "tokens differ: losses cannot be compared", ">train<"):
         assert words in svg
     assert "clipPath" in svg or "clip-path" in svg
+    fonts = re.findall('font-family="([^"]*)"', svg)
+    assert fonts
+    assert all(font.endswith(", sans-serif") for font in fonts)  # where the one of this machine is not installed
     drawing.panel.set_note(" · ".join(f"note {number}" for number in range(60)))
     drawing.panel.export(tmp_path / "notes.svg")
     lines = re.findall(r">([^<]*note [^<]*)<", (tmp_path / "notes.svg").read_text())
