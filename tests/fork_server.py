@@ -368,8 +368,8 @@ def _run(words: list[str]) -> None:
         runpy.run_path(module, run_name="__main__")
         return
     form, what, *arguments = words
-    if not hasattr(sys.modules.get(module), "__path__"):
-        sys.modules.pop(module, None)  # it runs as __main__, and nobody has imported it
+    package = hasattr(sys.modules.get(module), "__path__")
+    sys.modules.pop(f"{module}.__main__" if package else module, None)  # it runs as __main__: nobody has imported it
     main = sys.modules["__main__"] = types.ModuleType("__main__")
     sys.argv = [form, *arguments]
     sys.path[0] = os.getcwd() if form == "-m" else ""
