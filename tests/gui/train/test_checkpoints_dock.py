@@ -173,7 +173,8 @@ def test_damage_is_shown_with_its_reason_and_cannot_be_used(qtbot: QtBot, lab: F
 def test_verify_finds_a_changed_byte_that_sizes_do_not_show(qtbot: QtBot, lab: FakeLab, dock: CheckpointsDock) -> None:
     fake = saving(lab, 100, 200)
     path = fake.run.checkpoints / "step-00000200" / MODEL_FILE
-    path.write_bytes(b"x" + path.read_bytes()[1:])
+    content = path.read_bytes()
+    path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
     lab.add(fake)
     shows(qtbot, dock, 100, 200)
     choose(dock, 100, 200)
