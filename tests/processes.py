@@ -45,8 +45,8 @@ class TestProcesses:
         return kill(alive)
 
     def close(self) -> list[str]:
-        """Ends all that are left; returns what had to be killed."""
-        left = kill(marked(self._mark, set(psutil.pids()) - {self._guard.pid}))
+        """Ends all that are left, with the same moment; returns what had to be killed."""
+        left = self.end_all_but({self._guard.pid})
         self._guard.kill()
         self._guard.wait()
         return left

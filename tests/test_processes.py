@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 from forks import wait_until
 from processes import kill
+from waits import SECONDS
 
 # Starts a process whose parent is gone at once, as a run's worker is when its command was killed, and names it.
 ORPHAN = """
@@ -41,6 +42,12 @@ def test_a_process_whose_parent_is_gone_ends_with_the_test_that_started_it() -> 
     pid, rest = _run("print(owner.end_all_but(known)); owner.close()")
     assert not psutil.pid_exists(pid)
     assert "time.sleep(900)" in rest[0]
+
+
+def test_a_process_that_is_ending_anyway_is_none_that_tests_left() -> None:
+    ending = "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(0.3)'])"
+    _, rest = _run(f"owner.end_all_but(known); processes._SECONDS = {SECONDS}; {ending}; print(owner.close())")
+    assert rest[0].strip() == "[]"
 
 
 def test_what_a_killed_test_run_started_is_ended() -> None:
