@@ -12,6 +12,7 @@ from llmlab.core.paths import resources_dir
 
 # What Fusion outlines, and does not fill with the window's colour.
 _EDGED = ("QMenu", "QLineEdit", "QAbstractSpinBox", "QComboBox", "QSlider", "QProgressBar")
+_GROUPED = ("QListWidget", "QTableWidget")
 _TICKED = ("QCheckBox", "QGroupBox", "QTableView", "QListView", "QTreeView")
 _FUSION_DARKER = 140  # per cent: QFusionStylePrivate::outline
 THEME_CHOICES = ("light", "dark", "system")
@@ -113,8 +114,9 @@ def _use(app: QApplication, theme: Theme) -> None:
     global _current
     _current = theme
     app.setPalette(_palette(theme))
-    for kind in _EDGED:
-        app.setPalette(_edged(theme), kind)  # type: ignore[arg-type]  # bytes, says the stub; they are refused
+    for kinds, palette in ((_EDGED, _edged(theme)), (_GROUPED, _grouped(theme))):
+        for kind in kinds:
+            app.setPalette(palette, kind)  # type: ignore[arg-type]  # bytes, says the stub; they are refused
     theme_notifier.changed.emit()
 
 
@@ -156,6 +158,13 @@ def _edged(theme: Theme) -> QPalette:
     """The palette of a widget whose outline must be seen: Fusion draws it in the window's colour, 1.4 times as dark."""
     palette = _palette(theme)
     palette.setColor(QPalette.ColorRole.Window, QColor(theme.edge).lighter(_FUSION_DARKER))
+    return palette
+
+
+def _grouped(theme: Theme) -> QPalette:
+    """The palette of a list in groups: their names cannot be chosen, but are read."""
+    palette = _palette(theme)
+    palette.setColor(QPalette.ColorGroup.Disabled, QPalette.ColorRole.Text, QColor(theme.quiet))
     return palette
 
 

@@ -15,6 +15,8 @@ from PySide6.QtWidgets import (
     QComboBox,
     QDoubleSpinBox,
     QLineEdit,
+    QListWidget,
+    QListWidgetItem,
     QMainWindow,
     QMenu,
     QPlainTextEdit,
@@ -78,6 +80,27 @@ def test_text_can_be_read_on_tinted_grounds(theme: Theme) -> None:
 @BOTH
 def test_text_under_a_veil_can_be_read(theme: Theme) -> None:
     assert contrast(mix(theme.text, theme.surface, SHADE).name(), theme.surface) >= 4.5
+
+
+@BOTH
+def test_the_name_of_a_group_in_a_list_can_be_read(theme: Theme, qapp: QApplication, qtbot: QtBot) -> None:
+    """It cannot be chosen, and was as faint as a button without use."""
+    apply_theme(qapp, theme.name)
+    pages, table = QListWidget(), QTableWidget(1, 1)
+    heading, cell = QListWidgetItem("Concepts"), QTableWidgetItem("By page")
+    pages.addItem(heading)
+    table.setItem(0, 0, cell)
+    table.setShowGrid(False)
+    try:
+        for part, item in ((pages, heading), (table, cell)):
+            qtbot.addWidget(part)
+            item.setFlags(Qt.ItemFlag.NoItemFlags)
+            part.setStyleSheet(style_sheet(theme))
+            image = part.viewport().grab(QRect(2, 2, 80, 20)).toImage()
+            drawn = {image.pixelColor(x, y).name() for x in range(80) for y in range(20)}
+            assert max(contrast(color, theme.surface) for color in drawn) >= 4.5
+    finally:
+        apply_theme(qapp, LIGHT.name)
 
 
 @BOTH
