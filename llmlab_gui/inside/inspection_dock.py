@@ -63,16 +63,9 @@ class InspectionDock(ExportingDock):
         self._veil: Veil | None = None
         self._row = QWidget()
         self.controls = FlowRow(self._row)  # within a widget: what is added has a parent at once
-        session = self.session
-        for changed in (
-            session.about_changed,
-            session.choice.changed,
-            session.prompt_changed,
-            session.tokens_changed,
-            session.look.changed,
-            session.look.trouble_changed,
-            session.working_changed,
-        ):
+        session, look = self.session, self.session.look
+        of_the_prompt = (session.prompt_changed, session.tokens_changed, look.changed, look.trouble_changed)
+        for changed in (session.about_changed, session.choice.changed, *of_the_prompt, session.working_changed):
             changed.connect(self.update_state)
         for changed in (lab.current_changed, lab.runs_changed):  # whose model can be opened
             changed.connect(self._offer_model)
@@ -202,14 +195,14 @@ class InspectionDock(ExportingDock):
 
     def _strip_words(self, what: str) -> str:
         """What is said of what the model's process does: "" where this panel has all that it needs."""
-        session = self.session
-        if session.waits(("open", *self.asks)):
+        look = self.session.look
+        if self.session.waits(("open", *self.asks)):
             return what
         if not self.needs_inspection:
             return ""
-        if session.look.archive is None or session.look.looks_for(self.aspects):
+        if look.archive is None or look.looks_for(self.aspects):
             return what
-        return f"Waits for: {what}" if session.look.lacks(self.aspects) else ""
+        return f"Waits for: {what}" if look.lacks(self.aspects) else ""
 
     def _come_to_sight(self) -> None:
         self._draw_if_seen()
