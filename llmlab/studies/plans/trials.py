@@ -106,7 +106,7 @@ class Training:
             loss=now.loss,
             val_loss=now.val_loss,
             wall_seconds=self.seconds,
-            doing=now.doing,
+            doing=now.doing or ("Paused" if now.state == "paused" else ""),
             note="",
             at_once=self._status.share,
             eta_seconds=now.eta_seconds,

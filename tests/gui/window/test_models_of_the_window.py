@@ -315,9 +315,9 @@ def test_the_toolbar_names_the_model(qtbot: QtBot, outputs: Path, tmp_path: Path
     lab.inspection.look.need("panel", ("heads",))
     lab.inspection.set_prompt("The king", False)
     lab.inspection.look.following.set(False)
-    live = FakeRun(outputs, "foo").start().advance(100)
+    live = FakeRun(outputs, "foo").start().advance(90)  # the list of runs is behind the inspection
     lab.inspection.open("foo@live")
-    for now, steps in ((100, 50), (150, 0)):
+    for now, steps in ((100, 60), (150, 0)):
         lab.refresh()
         words = f"foo@live, inspected at step 100, now at {now} · "
         qtbot.waitUntil(lambda words=words: bar.button.text().startswith(words))

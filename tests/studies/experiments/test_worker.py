@@ -234,6 +234,8 @@ def test_asked_to_stop_it_saves_and_goes_on_later(
     fork = begun(folder)
     wait_until(lambda: run.recorded_status().step > HELD)
     if how == "request":
+        requests.send(run.requests, "pause")
+        wait_until(lambda: folder.recorded_status().doing == "Paused")  # else it would stand still unexplained
         stop_experiment(folder)
     else:
         fork.terminate()
