@@ -101,10 +101,10 @@ class Pace:
         return self._tokens(progress.step) / progress.step_seconds
 
     def seconds_left(self, progress: Progress) -> float:
-        """Of all steps to come, with what is measured and sampled between them."""
+        """Of all steps to come, with what is measured and sampled between them and answered after the last one."""
         train = self._train
         tokens = self._tokens_until(train.steps) - self._tokens_until(progress.step)
-        left = tokens / self.tokens_per_second(progress)  # a step of more tokens takes longer
+        left = tokens / self.tokens_per_second(progress) + progress.score_seconds  # a step of more tokens takes longer
         for interval, seconds in (
             (train.eval_interval, progress.evaluation_seconds),
             (train.sample_interval, progress.sample_seconds),

@@ -312,7 +312,8 @@ def test_a_loss_that_is_no_number_stops_the_run_before_it_spoils_the_weights(
 
 
 def test_what_it_does_and_how_far_is_said_while_held_out_questions_are_answered(outputs: Path, scratch: str) -> None:
-    run = tuning_run(outputs, scratch, "tasks", "answers", train__steps=1)
+    steps = {"train__steps": 1, "train__eval_interval": 0, "train__sample_interval": 0}
+    run = tuning_run(outputs, scratch, "tasks", "answers", **steps)
     said: list[str] = []
     plain = Finetuner._answer
 
@@ -326,6 +327,8 @@ def test_what_it_does_and_how_far_is_said_while_held_out_questions_are_answered(
         train_here(run)
     assert said == 2 * ["Answering held-out questions (0 of 2)", "Answering held-out questions (1 of 2)"]
     assert run.recorded_status().doing == ""
+    (before, _), (step,) = (events_of(run, name) for name in ("scored", "step"))
+    assert step["eta_seconds"] == pytest.approx(before["seconds"])  # which the answers after the last step take
 
 
 @pytest.mark.slow
