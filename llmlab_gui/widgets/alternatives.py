@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from unicodedata import combining
+from unicodedata import category
 
 from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QRectF, QSize, Qt, Signal
 from PySide6.QtGui import QColor, QFontDatabase, QFontMetrics, QKeyEvent, QPainter, QStandardItem, QStandardItemModel
@@ -29,7 +29,7 @@ def visible(text: str) -> str:
     """
     if not text:
         return "(nothing)"
-    shapes = [sign.isprintable() and (at > 0 or not combining(sign)) for at, sign in enumerate(text)]
+    shapes = [sign.isprintable() and (at > 0 or category(sign) not in ("Mn", "Me")) for at, sign in enumerate(text)]
     signs = zip(text, shapes, strict=True)
     return "".join(_SIGNS.get(sign, sign if shape else f"\\u{ord(sign):04x}") for sign, shape in signs)
 

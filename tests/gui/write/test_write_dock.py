@@ -514,6 +514,7 @@ def test_white_space_is_visible_and_percentages_have_sensible_digits() -> None:
     assert visible("\u00a0") == "⍽"
     assert visible("\u032ea") == "\\u032ea"  # alone, it was drawn below its cell
     assert visible("e\u0301") == "e\u0301"
+    assert visible("\ufe0f") == "\\ufe0f"  # of an emoji; as marks of Thai, it has no combining class
     assert visible("\x07") == "\\u0007"
     assert [percent(p) for p in (1.0, 0.5, 0.0995, 0.0123, 0.0004)] == ["100 %", "50 %", "10 %", "1.2 %", "< 0.1 %"]
 
