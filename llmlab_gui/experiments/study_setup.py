@@ -119,7 +119,7 @@ class StudySetup(QWidget, Generic[A, P]):
             return
         predict = partial(self._steps.ask, record)
         works = record.trials or record.estimated_seconds  # and is not done at once
-        predictions = TrainingNow(self._lab).predicted(self, "Start", predict) if works else predict()
+        predictions = TrainingNow(self._lab).predicted(self, self.button.text(), predict) if works else predict()
         if predictions is None:
             return
         stated = [prediction.as_dict() for prediction in predictions]  # locked when its folder is made
