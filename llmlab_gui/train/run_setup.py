@@ -13,11 +13,11 @@ from PySide6.QtCore import QEvent, QObject, Qt, QTimer
 from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QLineEdit, QScrollArea, QVBoxLayout, QWidget
 
-from llmlab.core.config import SettingInfo
 from llmlab.core.errors import LabError
 from llmlab.core.memory import available_bytes
 from llmlab.core.presets import Preset, default_preset
 from llmlab.core.run_settings import RunSettings
+from llmlab.core.setting_info import SettingInfo
 from llmlab.jobs.launcher import require_free, require_name
 from llmlab.notebook.predictions import Prediction
 from llmlab.store.run_folder import RunFolder

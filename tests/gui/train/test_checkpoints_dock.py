@@ -14,7 +14,6 @@ from preset_settings import resolve_settings
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QApplication, QMessageBox, QToolButton
 from pytestqt.qtbot import QtBot
-from waits import WAIT
 from windows import dock_in_sight
 
 from llmlab.core.config import with_values
@@ -392,7 +391,7 @@ def test_what_transformers_cannot_open_is_not_offered_for_export(
         settings = resolve_settings("baby", None, [f"model.position={position}"])
         lab.add(FakeRun(lab.outputs, name, settings=settings).start().advance(10).save_checkpoint())
         lab.set_current(f"pretraining/{name}")
-        qtbot.waitUntil(lambda name=name: bool(dock.model.rows) and name in dock.row.id, timeout=WAIT)
+        qtbot.waitUntil(lambda name=name: bool(dock.model.rows) and name in dock.row.id)
         choose(dock, 10)
         assert export.isEnabled() == (not why)
         assert export.toolTip().endswith(why or "As a Hugging Face folder")
