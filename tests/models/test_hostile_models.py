@@ -9,6 +9,7 @@ import re
 import shutil
 import struct
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -419,7 +420,7 @@ def test_a_gguf_file_cut_anywhere_is_refused(gguf_bytes: bytes, tmp_path: Path, 
 
 
 @given(data=st.data())
-@settings(max_examples=100, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_header_with_any_bytes_changed_is_counted_or_refused(
     saved: Path, gguf_bytes: bytes, tmp_path: Path, data: st.DataObject
 ) -> None:
@@ -437,8 +438,10 @@ def test_a_header_with_any_bytes_changed_is_counted_or_refused(
         (path, lambda: count_gguf_parameters(path, "x")),
         (weights, lambda: count_parameters(tmp_path, "x")),
     ):
+        begin = time.process_time()
         with contextlib.suppress(LabError):
             assert 0 <= count() <= 8 * file.stat().st_size  # no format packs a number into less than a bit
+        assert time.process_time() - begin < 2
 
 
 def test_a_header_that_claims_more_numbers_than_its_bytes_hold_is_refused(saved: Path, tmp_path: Path) -> None:
