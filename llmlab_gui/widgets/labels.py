@@ -188,6 +188,10 @@ class _ThemeLabel(QLabel):
         raise NotImplementedError
 
 
+# Before an English sentence that may begin with a word from a text of another direction.
+_FROM_LEFT = "\u200e"
+
+
 class ProblemLabel(_ThemeLabel):
     """What is wrong, in the theme's colour for it, or what is to be done first; gone while there is neither."""
 
@@ -201,12 +205,12 @@ class ProblemLabel(_ThemeLabel):
         """Shows it; nothing with an empty text. Not `wrong`: in the colour of text."""
         self._wrong = wrong
         self._restyle()
-        self.setText(breakable(text))
+        self.setText(f"{_FROM_LEFT}{breakable(text)}")
         self.setVisible(bool(text))
 
     def text(self) -> str:
         """As it was said."""
-        return super().text().replace("\u200b", "")
+        return super().text().replace("\u200b", "").removeprefix(_FROM_LEFT)
 
     def _restyle(self) -> None:
         palette = QPalette(self.palette())

@@ -10,7 +10,7 @@ from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
 import llmlab_gui
-from llmlab_gui.widgets.labels import EmptyState, breakable
+from llmlab_gui.widgets.labels import EmptyState, ProblemLabel, breakable
 from llmlab_gui.widgets.layouts import choice_box
 from llmlab_gui.widgets.theme import DARK, LIGHT, apply_theme
 
@@ -67,3 +67,16 @@ def test_a_choice_that_fits_is_whole(qtbot: QtBot) -> None:
         qtbot.addWidget(box)
         box.resize(box.sizeHint())
         assert box._cut() == words
+
+
+def test_a_problem_that_begins_with_an_arabic_word_is_read_from_the_left(qtbot: QtBot) -> None:
+    label = ProblemLabel()
+    qtbot.addWidget(label)
+    said = "'\u0645\u0631\u062d\u0628\u0627' cannot be a run's name"
+    label.say(said)
+    assert label.text() == said
+    label.resize(4 * label.fontMetrics().horizontalAdvance(said), 40)
+    image = label.grab().toImage()
+    ground = image.pixelColor(image.width() - 1, 0)
+    drawn = [x for x in range(image.width()) if any(image.pixelColor(x, y) != ground for y in range(image.height()))]
+    assert max(drawn) < image.width() / 2
