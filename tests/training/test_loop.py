@@ -39,7 +39,7 @@ from llmlab.store import requests
 from llmlab.store.checkpoints import STATE_FILE, list_checkpoints, select
 from llmlab.training import loop
 from llmlab.training import run as training_run
-from llmlab.training.loop import FromScratch, Trainer
+from llmlab.training.loop import Loop, Trainer
 from llmlab.training.pace import STEPS, Progress
 from llmlab.training.schedule import early_evaluations, evaluates, learning_rate
 from llmlab.training.state import load_state, moments, restore
@@ -359,9 +359,9 @@ def test_a_logged_step_is_looked_at_once_for_its_event_its_check_and_its_checkpo
 @contextlib.contextmanager
 def late(order: list[str]) -> Iterator[None]:
     """Devices as a GPU is: what is begun to be read may be waited for later. order: what is queued and waited for."""
-    plain = FromScratch.optimizer_step
+    plain = Loop.optimizer_step
 
-    def step(self: FromScratch) -> Any:
+    def step(self: Loop) -> Any:
         result = plain(self)
         order.append(f"queued {result.step}")
         return result
@@ -378,7 +378,7 @@ def late(order: list[str]) -> Iterator[None]:
         return read
 
     with (
-        mock.patch.object(FromScratch, "optimizer_step", step),
+        mock.patch.object(Loop, "optimizer_step", step),
         mock.patch.object(Device, "queues", True),
         mock.patch.object(Device, "reads_late", True),
         mock.patch.object(Device, "begin_reading", begin_reading),
