@@ -45,7 +45,7 @@ class ContributionsDock(InspectionDock):
         self.mode = choice_box("What the bars show", _MODES)
         self.answer = _token_field("the most likely", "Token whose logit is attributed; a leading space counts")
         self.against = _token_field("none", "Counterfactual token: its logit is subtracted; empty for none")
-        self._target_labels = (QLabel("for"), QLabel("against"))
+        self._target_labels = (QLabel("for"), QLabel("compared with"))
         self.chart = BarChart("What each layer adds")
         self.detail = BarChart("Heads or neurons of one layer")
         self.note = QuietLabel()

@@ -93,7 +93,7 @@ class InterventionForm(QWidget):
 
     def _lay_out(self, row: FlowRow) -> None:
         self.source.setMinimumWidth(200)
-        row.add(QLabel("watch"), self.answer, QLabel("against"), self.against)
+        row.add(QLabel("watched token"), self.answer, QLabel("compared with"), self.against)
         row.add(QLabel("source"), self.source, self.align)
         new = FlowRow()
         new.add(self.part, self._layer_label, self.layer, self._head_label, self.head, self.how, self.factor)
