@@ -14,14 +14,17 @@ from waits import SECONDS
 
 # Starts a process whose parent is gone at once, as a run's worker is when its command was killed, and names it.
 ORPHAN = """
-import os, signal, subprocess, sys
+import os, psutil, signal, subprocess, sys
 import processes
 processes._SECONDS = 0.2
 owner = processes.TestProcesses()
 known = owner.known()
 sleeper = "import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(900)'], " \\
     "start_new_session=True, stdout=subprocess.DEVNULL).pid)"
-print(subprocess.run([sys.executable, "-c", sleeper], stdout=subprocess.PIPE, text=True).stdout, flush=True)
+orphan = subprocess.run([sys.executable, "-c", sleeper], stdout=subprocess.PIPE, text=True).stdout
+print(orphan, flush=True)
+while not psutil.Process(int(orphan)).environ():  # for an instant after its start there is none to be read
+    pass
 """
 
 

@@ -52,9 +52,9 @@ def forked_for_qt() -> None:
     forks_for_qt.install()
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True, scope="module")
 def light(qapp: QApplication) -> None:
-    """The theme of the tests, whichever comes first."""
+    """The theme in which a file begins, whichever one the file before it left."""
     _light(qapp)
 
 

@@ -652,6 +652,7 @@ def test_a_message_about_an_answer_leaves_the_button_in_sight(dock: LearnDock, l
     dock.resize(420, 300)
     lab.inspection.host = Questions([question(INTERVAL)])
     box, browser = dock.questions, dock.browser
+    qtbot.waitUntil(lambda: not browser._resized.isActive())  # it is drawn anew where its width has changed
     box.button.click()
     lab.inspection.host.say()
     qtbot.waitUntil(box.card.isVisible)
